@@ -1,0 +1,1 @@
+//! Graph IR: straight-line SSA over tensors, in a float and an integer stage.

@@ -1,0 +1,1 @@
+//! Kernel IR: loops, tiles and semantic vector operations.

@@ -1,0 +1,1 @@
+//! Maps a generated object into the process and calls it.

@@ -1,0 +1,1 @@
+//! The numeric contract: dyadic scales, requantisation, formats.

@@ -1,0 +1,1 @@
+//! The plain facts that a compilation reports.

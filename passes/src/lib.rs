@@ -1,0 +1,1 @@
+//! Passes: float graph to integer graph to kernel IR.

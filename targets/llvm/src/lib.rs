@@ -1,0 +1,1 @@
+//! Lowers kernel IR to object files through LLVM.

@@ -1,0 +1,1 @@
+//! Target descriptions: rows of semantic operations.
