@@ -1,0 +1,161 @@
+//! Operations, one file each.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DType, Stage, Tensor, Type};
+
+/// What every operation says about itself. All of it is mandatory.
+pub trait Operation {
+    /// The name in the text form and in messages.
+    const NAME: &'static str;
+
+    /// The stages that it is legal in.
+    const STAGES: &'static [Stage];
+
+    /// The type of the result, or what is wrong with the operands.
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError>;
+
+    /// The reference body. Operands fit [`Operation::infer`]; what only values can show (an index out of bounds) is
+    /// an error.
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError>;
+}
+
+/// What is wrong with an operation's operands or attributes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpError {
+    /// Too few or too many operands.
+    #[error("expects {expected} operands, found {found}")]
+    Arity {
+        /// How many the operation takes, as a person would write it: `2`, `2 or 3`.
+        expected: &'static str,
+        /// How many there are.
+        found: usize,
+    },
+    /// An operand's element type is not supported.
+    #[error("operand {operand} has element type {found}; expected {expected}")]
+    DType {
+        /// Index of the operand.
+        operand: usize,
+        /// What would be accepted.
+        expected: &'static str,
+        /// What is there.
+        found: DType,
+    },
+    /// Shapes or attributes do not fit together.
+    #[error("{0}")]
+    Shape(String),
+    /// A value makes the operation meaningless.
+    #[error("{0}")]
+    Value(String),
+}
+
+impl OpError {
+    /// A shape error from a message.
+    pub fn shape(message: impl Into<String>) -> Self {
+        Self::Shape(message.into())
+    }
+}
+
+/// Checks the number of operands.
+///
+/// # Errors
+/// [`OpError::Arity`] outside `range`.
+pub(crate) fn arity(
+    inputs: &[&Type],
+    range: std::ops::RangeInclusive<usize>,
+    expected: &'static str,
+) -> Result<(), OpError> {
+    if range.contains(&inputs.len()) {
+        Ok(())
+    } else {
+        Err(OpError::Arity {
+            expected,
+            found: inputs.len(),
+        })
+    }
+}
+
+macro_rules! operations {
+    ($($module:ident :: $op:ident,)*) => {
+        $(mod $module;)*
+        $(pub use $module::$op;)*
+
+        /// An operation with its attributes.
+        #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+        #[allow(missing_docs, reason = "each variant holds the operation it is named after")]
+        pub enum Op {
+            $($op($op),)*
+        }
+
+        impl Op {
+            /// Names of all operations.
+            pub const ALL: &'static [&'static str] = &[$($op::NAME,)*];
+
+            /// The name in the text form and in messages.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$op(_) => $op::NAME,)*
+                }
+            }
+
+            /// The stages that it is legal in.
+            pub fn stages(&self) -> &'static [Stage] {
+                match self {
+                    $(Self::$op(_) => $op::STAGES,)*
+                }
+            }
+
+            /// The type of the result.
+            ///
+            /// # Errors
+            /// What is wrong with the operands.
+            pub fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+                match self {
+                    $(Self::$op(op) => op.infer(inputs),)*
+                }
+            }
+
+            /// The reference body.
+            ///
+            /// # Errors
+            /// What only values can show, such as an index out of bounds.
+            pub fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+                match self {
+                    $(Self::$op(op) => op.eval(inputs),)*
+                }
+            }
+        }
+
+        $(impl From<$op> for Op {
+            fn from(op: $op) -> Self {
+                Self::$op(op)
+            }
+        })*
+    };
+}
+
+operations! {
+    conv::Conv,
+    matmul::MatMul,
+    unary::Unary,
+    binary::Binary,
+    select::Select,
+    reduce::Reduce,
+    pool::Pool,
+    softmax::Softmax,
+    normalize::Normalize,
+    reshape::Reshape,
+    transpose::Transpose,
+    concat::Concat,
+    slice::Slice,
+    pad::Pad,
+    gather::Gather,
+    broadcast::Broadcast,
+    cast::Cast,
+}
+
+pub use binary::BinaryFn;
+pub use pad::PadMode;
+pub use pool::PoolKind;
+pub use reduce::ReduceFn;
+pub use unary::UnaryFn;
