@@ -152,9 +152,23 @@ operations! {
     gather::Gather,
     broadcast::Broadcast,
     cast::Cast,
+    int_conv::IntConv,
+    int_lookup::IntLookup,
+    int_matmul::IntMatMul,
+    int_mean::IntMean,
+    int_normalize::IntNormalize,
+    int_product::IntProduct,
+    int_softmax::IntSoftmax,
+    int_sum::IntSum,
 }
 
+mod int_rescale;
+mod window;
+
 pub use binary::BinaryFn;
+pub use int_conv::Epilogue;
+pub use int_normalize::ReciprocalRoot;
+pub use int_rescale::{Codes, Rescale};
 pub use pad::PadMode;
 pub use pool::PoolKind;
 pub use reduce::ReduceFn;

@@ -1,0 +1,327 @@
+use lowbit_num::{Dyadic, SumShift, add_residual, high_product, requantize};
+use serde::{Deserialize, Serialize};
+
+use super::int_rescale::Codes;
+use super::{OpError, Operation, arity};
+use crate::{DType, Stage, Tensor, Type};
+
+/// Convolution of codes with everything that follows it up to the next stored tensor.
+///
+/// `acc[o] = Σ x · w`, where taps outside the tensor read `pad_code`; then what [`Epilogue`] says. Operands: x `u8`
+/// `[N, H, W, C]`, weights `i8` `[O, KH, KW, C / groups]`, b `i32` `[O]`, and those of the epilogue. The zero-point of x
+/// is folded into b. A matrix product with constant weights is one with `KH = KW = 1`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct IntConv {
+    /// Step along height and width, at least 1.
+    pub stride: [usize; 2],
+    /// Distance of taps along height and width, at least 1.
+    pub dilation: [usize; 2],
+    /// Rows and columns before and after, for height and width.
+    pub pad: [[usize; 2]; 2],
+    /// Channel groups.
+    pub groups: usize,
+    /// What taps outside the tensor read: the zero-point of x.
+    pub pad_code: u8,
+    /// What becomes of the accumulator.
+    pub epilogue: Epilogue,
+    /// The codes of the result.
+    pub out: Codes,
+}
+
+/// What becomes of an accumulator of [`IntConv`]. All results are limited to the codes of the operation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Epilogue {
+    /// `acc + b`.
+    Accumulator,
+    /// [`lowbit_num::requantize_hi`]; operand m `i32` `[O]`.
+    High,
+    /// [`lowbit_num::requantize`] of `acc + b`; operands m `i32` `[O]` and c `u8` `[O]`.
+    Exact {
+        /// The code of zero.
+        zero_point: i32,
+    },
+    /// [`add_residual`]; operands m `i32` `[O]` and r `u8` of the result's shape.
+    Residual {
+        /// Fraction bits of the convolution's term.
+        f: u8,
+        /// Fraction bits of the sum.
+        p: u8,
+        /// Multiplier of the residual.
+        m2: i32,
+    },
+}
+
+impl IntConv {
+    /// Height and width of the result for an operand of height and width `size` and a kernel `kernel`.
+    pub fn output_size(&self, size: [usize; 2], kernel: [usize; 2]) -> Option<[usize; 2]> {
+        let extent = |i: usize| {
+            let padded = size[i].checked_add(self.pad[i][0])?.checked_add(self.pad[i][1])?;
+            let reach = self.dilation[i].checked_mul(kernel[i].checked_sub(1)?)?.checked_add(1)?;
+            Some(padded.checked_sub(reach)? / self.stride[i].max(1) + 1)
+        };
+        Some([extent(0)?, extent(1)?])
+    }
+
+    fn check_epilogue(&self, inputs: &[&Type], result: &[usize]) -> Result<(), OpError> {
+        let channels = &result[3..];
+        let vector = |i: usize, dtype: DType| {
+            let ok = inputs[i].dtype == dtype && inputs[i].shape == channels;
+            ok.then_some(()).ok_or_else(|| {
+                OpError::shape(format!("operand {i} is {}, expected {dtype}{channels:?}", inputs[i]))
+            })
+        };
+        vector(2, DType::I32)?;
+        match self.epilogue {
+            Epilogue::Accumulator => arity(inputs, 3..=3, "3"),
+            Epilogue::High => arity(inputs, 4..=4, "4").and_then(|()| vector(3, DType::I32)),
+            Epilogue::Exact { .. } => {
+                arity(inputs, 5..=5, "5")?;
+                vector(3, DType::I32)?;
+                vector(4, DType::U8)
+            }
+            Epilogue::Residual { .. } => {
+                arity(inputs, 5..=5, "5")?;
+                vector(3, DType::I32)?;
+                let fits = inputs[4].dtype == DType::U8 && inputs[4].shape == result;
+                fits.then_some(()).ok_or_else(|| {
+                    OpError::shape(format!("the residual is {}, expected u8{result:?}", inputs[4]))
+                })
+            }
+        }
+    }
+}
+
+impl Operation for IntConv {
+    const NAME: &'static str = "int_conv";
+    const STAGES: &'static [Stage] = &[Stage::Integer];
+
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 3..=5, "3 to 5")?;
+        self.out.check()?;
+        for (operand, dtype, expected) in [(0, DType::U8, "u8"), (1, DType::I8, "i8")] {
+            if inputs[operand].dtype != dtype {
+                return Err(OpError::DType { operand, expected, found: inputs[operand].dtype });
+            }
+        }
+        let (&[n, h, w, c], &[o, kh, kw, cg]) = (&inputs[0].shape[..], &inputs[1].shape[..]) else {
+            return Err(OpError::shape(format!(
+                "expected four axes each, found {} and {}",
+                inputs[0], inputs[1]
+            )));
+        };
+        if self.groups == 0 || cg * self.groups != c || o % self.groups != 0 {
+            return Err(OpError::shape(format!(
+                "{c} channels in, {o} out and {cg} a group do not fit {} groups",
+                self.groups
+            )));
+        }
+        let [oh, ow] = self
+            .output_size([h, w], [kh, kw])
+            .ok_or_else(|| OpError::shape(format!("a {kh}×{kw} kernel does not fit {h}×{w}")))?;
+        let shape = vec![n, oh, ow, o];
+        self.check_epilogue(inputs, &shape)?;
+        Ok(Type::new(self.out.dtype, shape))
+    }
+
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let types: Vec<Type> = inputs.iter().map(|t| t.ty()).collect();
+        let ty = self.infer(&types.iter().collect::<Vec<_>>())?;
+        let mut acc = self.accumulate(inputs[0], inputs[1], &ty.shape);
+        self.finish(inputs, &mut acc);
+        Ok(self.out.tensor(&ty.shape, acc))
+    }
+}
+
+impl IntConv {
+    /// `Σ x · w` for every element of the result, before b is added. Shapes as in the operation.
+    ///
+    /// # Panics
+    /// When an operand is not of the documented type.
+    pub fn accumulate(&self, x: &Tensor, w: &Tensor, result: &[usize]) -> Vec<i32> {
+        let (codes, weights) = (x.as_slice::<u8>(), w.as_slice::<i8>());
+        let (&[_, height, width, c], &[_, kh, kw, cg]) = (x.shape(), w.shape()) else {
+            unreachable!("infer has checked the ranks");
+        };
+        let (oh, ow, o) = (result[1], result[2], result[3]);
+        let wide: Vec<i16> = weights.iter().map(|&q| q.into()).collect();
+        let mut acc = vec![0; result.iter().product()];
+        let mut patch = vec![0i16; kh * kw * c];
+        for (pixel, out) in acc.chunks_exact_mut(o).enumerate() {
+            let (n, y, x) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
+            let image = &codes[n * height * width * c..][..height * width * c];
+            self.gather([height, width, c], [kh, kw], image, [y, x], &mut patch);
+            if cg == 1 && o == c {
+                depthwise(&patch, &wide, kh * kw, out);
+            } else {
+                self.grouped(&patch, &wide, [kh * kw, c, cg], out);
+            }
+        }
+        acc
+    }
+
+    fn gather(&self, x: [usize; 3], k: [usize; 2], codes: &[u8], at: [usize; 2], patch: &mut [i16]) {
+        let [height, width, c] = x;
+        for ky in 0..k[0] {
+            let y = (at[0] * self.stride[0] + ky * self.dilation[0]).checked_sub(self.pad[0][0]);
+            for kx in 0..k[1] {
+                let x = (at[1] * self.stride[1] + kx * self.dilation[1]).checked_sub(self.pad[1][0]);
+                let tap = &mut patch[(ky * k[1] + kx) * c..][..c];
+                match (y, x) {
+                    (Some(y), Some(x)) if y < height && x < width => {
+                        let source = &codes[(y * width + x) * c..][..c];
+                        tap.iter_mut().zip(source).for_each(|(t, &s)| *t = s.into());
+                    }
+                    _ => tap.fill(self.pad_code.into()),
+                }
+            }
+        }
+    }
+
+    fn grouped(&self, patch: &[i16], weights: &[i16], [taps, c, cg]: [usize; 3], out: &mut [i32]) {
+        let per_group = out.len() / self.groups;
+        let mut rows = vec![0i16; if self.groups == 1 { 0 } else { taps * cg }];
+        for g in 0..self.groups {
+            let row: &[i16] = if self.groups == 1 {
+                patch
+            } else {
+                for (t, tap) in rows.chunks_exact_mut(cg).enumerate() {
+                    tap.copy_from_slice(&patch[t * c + g * cg..][..cg]);
+                }
+                &rows
+            };
+            for (i, acc) in out[g * per_group..][..per_group].iter_mut().enumerate() {
+                let w = &weights[(g * per_group + i) * taps * cg..][..taps * cg];
+                *acc = row.iter().zip(w).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
+            }
+        }
+    }
+
+    /// Turns accumulators into codes in place; operands as in the operation.
+    ///
+    /// # Panics
+    /// When an operand is not of the documented type.
+    pub fn finish(&self, inputs: &[&Tensor], acc: &mut [i32]) {
+        let b = inputs[2].as_slice::<i32>();
+        let (lo, hi, o) = (self.out.lo, self.out.hi, b.len());
+        match self.epilogue {
+            Epilogue::Accumulator => {
+                acc.iter_mut().enumerate().for_each(|(i, a)| *a = (*a + b[i % o]).clamp(lo, hi));
+            }
+            Epilogue::High => {
+                let m = inputs[3].as_slice::<i32>();
+                for row in acc.chunks_exact_mut(o) {
+                    for ((a, &b), &m) in row.iter_mut().zip(b).zip(m) {
+                        *a = high_product(*a + b, m).clamp(lo, hi);
+                    }
+                }
+            }
+            Epilogue::Exact { zero_point } => {
+                let (m, c) = (inputs[3].as_slice::<i32>(), inputs[4].as_slice::<u8>());
+                let scales: Vec<Dyadic> = m
+                    .iter()
+                    .zip(c)
+                    .map(|(&m, &c)| Dyadic::new(m, c).expect("multipliers are dyadic numbers"))
+                    .collect();
+                for (i, a) in acc.iter_mut().enumerate() {
+                    *a = requantize((*a + b[i % o]).into(), scales[i % o], zero_point, lo, hi);
+                }
+            }
+            Epilogue::Residual { f, p, m2 } => {
+                let (m, r) = (inputs[3].as_slice::<i32>(), inputs[4].as_slice::<u8>());
+                let sum = SumShift { f, p, m2 };
+                for (i, (a, &r)) in acc.iter_mut().zip(r).enumerate() {
+                    let t = high_product(*a + b[i % o], m[i % o]);
+                    *a = add_residual(t, r.into(), sum, lo, hi);
+                }
+            }
+        }
+    }
+}
+
+fn depthwise(patch: &[i16], weights: &[i16], taps: usize, out: &mut [i32]) {
+    let channels = out.len();
+    out.fill(0);
+    for (t, tap) in patch.chunks_exact(channels).enumerate() {
+        for (o, acc) in out.iter_mut().enumerate() {
+            *acc += i32::from(tap[o]) * i32::from(weights[o * taps + t]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conv(groups: usize, epilogue: Epilogue, out: Codes) -> IntConv {
+        IntConv {
+            stride: [2, 1],
+            dilation: [1, 2],
+            pad: [[1, 0], [2, 1]],
+            groups,
+            pad_code: 3,
+            epilogue,
+            out,
+        }
+    }
+
+    fn operands(groups: usize) -> (Tensor, Tensor, Tensor) {
+        let x = (0..2 * 5 * 6 * 4).map(|i| (i * 37 % 251) as u8).collect();
+        let w = (0..8 * 3 * 2 * (4 / groups)).map(|i| (i * 53 % 255) as u8 as i8).collect();
+        let b = (0..8).map(|i| i * 100 - 300).collect::<Vec<i32>>();
+        (Tensor::new([2, 5, 6, 4], x), Tensor::new([8, 3, 2, 4 / groups], w), Tensor::new([8], b))
+    }
+
+    fn naive(op: &IntConv, x: &Tensor, w: &Tensor, b: &Tensor, at: [usize; 4]) -> i32 {
+        let (codes, weights) = (x.as_slice::<u8>(), w.as_slice::<i8>());
+        let cg = w.shape()[3];
+        let group = at[3] / (8 / op.groups);
+        let mut acc = b.as_slice::<i32>()[at[3]];
+        for (ky, kx, ci) in (0..3).flat_map(|a| (0..2).flat_map(move |b| (0..cg).map(move |c| (a, b, c)))) {
+            let y = (at[1] * 2 + ky) as isize - 1;
+            let column = (at[2] + kx * 2) as isize - 2;
+            let inside = (0..5).contains(&y) && (0..6).contains(&column);
+            let code = if inside {
+                codes[((at[0] * 5 + y as usize) * 6 + column as usize) * 4 + group * cg + ci]
+            } else {
+                3
+            };
+            acc += i32::from(code) * i32::from(weights[((at[3] * 3 + ky) * 2 + kx) * cg + ci]);
+        }
+        acc
+    }
+
+    #[test]
+    fn accumulators_equal_the_direct_sum() {
+        for groups in [1, 2, 4] {
+            let (x, w, b) = operands(groups);
+            let op = conv(groups, Epilogue::Accumulator, Codes::I32);
+            let y = op.eval(&[&x, &w, &b]).unwrap();
+            let &[n, oh, ow, o] = y.shape() else { panic!("four axes") };
+            for i in 0..y.len() {
+                let at = [i / (oh * ow * o), i / (ow * o) % oh, i / o % ow, i % o];
+                assert!(at[0] < n);
+                assert_eq!(y.as_slice::<i32>()[i], naive(&op, &x, &w, &b, at), "{groups} {at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn epilogues_agree_within_a_step() {
+        let (x, w, b) = operands(1);
+        let scale = 0.001_7;
+        let d = lowbit_num::real::dyadic(scale).unwrap();
+        let exact = conv(1, Epilogue::Exact { zero_point: 128 }, Codes::U8);
+        let m = Tensor::new([8], vec![d.m(); 8]);
+        let c = Tensor::new([8], vec![d.c(); 8]);
+        let a = exact.eval(&[&x, &w, &b, &m, &c]).unwrap();
+        let high = conv(1, Epilogue::High, Codes::U8);
+        let fold = lowbit_num::real::round_i64(128.5 / scale) as i32;
+        let b2 = Tensor::new([8], b.as_slice::<i32>().iter().map(|b| b + fold).collect());
+        let m2 = Tensor::new([8], vec![lowbit_num::real::fixed32(scale).unwrap(); 8]);
+        let h = high.eval(&[&x, &w, &b2, &m2]).unwrap();
+        let pairs = a.as_slice::<u8>().iter().zip(h.as_slice::<u8>());
+        assert!(pairs.clone().all(|(a, h)| a.abs_diff(*h) <= 1));
+        assert!(a.as_slice::<u8>().iter().any(|&a| a > 0 && a < 255));
+    }
+}
