@@ -1,1 +1,23 @@
-//! Kernel IR: loops, tiles and semantic vector operations.
+//! Kernel IR: structured loops over signless integer vectors, with *semantic* operations.
+//!
+//! What a machine does in one instruction (`dot4`, `mulhi`, `pack4_u8` …) is one operation here and is never taken apart and found
+//! again. A [`Kernel`] reads and writes byte buffers at affine addresses; values are SSA, accumulators are carried through loops as
+//! values. A [`Program`] is the calls of one inference over an arena. Each has a text form, a verifier and an interpreter; the
+//! interpreter is the definition that every target equals bit for bit.
+#![forbid(unsafe_code)]
+
+mod builder;
+mod interp;
+mod ir;
+pub mod ops;
+mod program;
+mod types;
+mod verify;
+
+pub use builder::Builder;
+pub use interp::{RunError, State, run_kernel};
+pub use ir::{Addr, Attr, Block, BufId, Buffer, For, Kernel, LoopVar, Op, Role, Stmt, Val};
+pub use ops::OpCode;
+pub use program::{Call, Place, Program, ProgramError};
+pub use types::{Scalar, Type};
+pub use verify::{VerifyError, verify};
