@@ -63,6 +63,11 @@ impl Plan {
         }
         Self { frees }
     }
+
+    /// The values that no node after the `at`-th reads.
+    pub fn dead_after(&self, at: usize) -> &[ValueId] {
+        &self.frees[at]
+    }
 }
 
 /// Runs a graph on tensors, one an input, and returns its outputs.

@@ -196,6 +196,23 @@ impl Graph {
         self.values[value].ty.quant = quant;
     }
 
+    /// Gives a constant other elements of the same type.
+    ///
+    /// # Panics
+    /// When the value is no constant or the type changes.
+    pub fn replace_constant(&mut self, id: ValueId, tensor: impl Into<Arc<Tensor>>) {
+        let tensor = tensor.into();
+        let value = &mut self.values[id];
+        assert!(matches!(value.def, Def::Const(_)), "{id} is no constant");
+        let old = (value.ty.dtype, value.ty.shape.as_slice());
+        assert_eq!(
+            old,
+            (tensor.dtype(), tensor.shape()),
+            "the type of a constant changes"
+        );
+        value.def = Def::Const(tensor);
+    }
+
     /// The value behind an id.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id]

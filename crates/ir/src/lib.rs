@@ -21,6 +21,8 @@ mod text;
 mod types;
 mod verify;
 
+pub use cranelift_entity::SecondaryMap;
+
 pub use graph::{Def, Graph, Node, NodeId, Output, QuantId, Rewrite, Value, ValueId};
 pub use ops::{Op, OpError};
 pub use tensor::{Data, Element, Tensor};

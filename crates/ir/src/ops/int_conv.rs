@@ -160,6 +160,24 @@ impl IntConv {
         acc
     }
 
+    /// Sums of x over all positions of the result, for each tap of `kernel` and channel, and the number of positions.
+    ///
+    /// # Panics
+    /// When x is not of the documented type.
+    pub fn tap_sums(&self, x: &Tensor, kernel: [usize; 2]) -> (Vec<i64>, i64) {
+        let &[n, height, width, c] = x.shape() else { panic!("x has four axes") };
+        let [oh, ow] = self.output_size([height, width], kernel).expect("infer has checked it");
+        let mut patch = vec![0i16; kernel[0] * kernel[1] * c];
+        let mut sums = vec![0i64; patch.len()];
+        let codes = x.as_slice::<u8>();
+        for p in 0..n * oh * ow {
+            let image = &codes[p / (oh * ow) * height * width * c..];
+            self.gather([height, width, c], kernel, image, [p / ow % oh, p % ow], &mut patch);
+            sums.iter_mut().zip(&patch).for_each(|(s, &p)| *s += i64::from(p));
+        }
+        (sums, (n * oh * ow) as i64)
+    }
+
     fn gather(&self, x: [usize; 3], k: [usize; 2], codes: &[u8], at: [usize; 2], patch: &mut [i16]) {
         let [height, width, c] = x;
         for ky in 0..k[0] {

@@ -1,0 +1,327 @@
+//! Quantisation: a simplified float graph and the ranges of its tensors become an integer graph.
+//!
+//! Weights are symmetric per output channel, activations affine per tensor. A convolution, the residual added to it
+//! and the clamp behind it become one node that rounds once. Elementwise functions of one tensor become one table.
+//! What is given out, and what only a softmax reads that is given out, leaves with 16 bits. One file an operation.
+
+mod arithmetic;
+mod bias;
+mod conv;
+mod fuse;
+mod lookup;
+mod mean;
+mod normalize;
+mod params;
+mod product;
+mod shape;
+mod softmax;
+
+use std::collections::HashMap;
+
+use lowbit_ir::ops::{BinaryFn, Codes, PoolKind, UnaryFn};
+use lowbit_ir::{DType, Graph, Node, NodeId, Op, OpError, Tensor, Type, ValueId};
+
+pub use bias::{BiasError, correct_biases};
+use fuse::{Fusion, Role};
+pub use params::Affine;
+
+/// The range of real values that a tensor of the float graph is quantised for.
+pub trait Ranges {
+    /// Lowest and highest value; both finite, 0 between them.
+    fn range(&self, value: ValueId) -> (f64, f64);
+    /// Lowest and highest value seen, without any clipping.
+    fn extremes(&self, value: ValueId) -> (f64, f64);
+}
+
+/// A node that cannot be quantised.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{name}' ({op}): {message}")]
+pub struct Problem {
+    /// Name of the node's result in the model.
+    pub name: String,
+    /// The operation.
+    pub op: &'static str,
+    /// What stands in the way and what to do.
+    pub message: String,
+}
+
+/// What a weighted layer became.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Name in the model.
+    pub name: String,
+    /// The convolution's result in the float graph, before residual and clamp.
+    pub float: ValueId,
+    /// The node in the integer graph, by its result.
+    pub int: ValueId,
+    /// Real value of one unit of the accumulator, by channel.
+    pub accumulator_scale: Vec<f64>,
+    /// Bias of the float layer, by channel.
+    pub bias: Vec<f64>,
+    /// Real scale of the weights, by channel.
+    pub weight_scale: Vec<f64>,
+}
+
+/// An integer graph with what is known about where it came from.
+#[derive(Debug, Clone)]
+pub struct Quantized {
+    /// The graph, in the integer stage.
+    pub graph: Graph,
+    /// Weighted layers in execution order.
+    pub layers: Vec<Layer>,
+    /// Values of the float graph and the codes that stand for them.
+    pub values: HashMap<ValueId, ValueId>,
+}
+
+/// Quantises every tensor to 8 bits and what is given out to 16.
+///
+/// # Errors
+/// Every node that cannot be quantised.
+pub fn quantize(float: &Graph, ranges: &dyn Ranges) -> Result<Quantized, Vec<Problem>> {
+    let mut builder = Builder::new(float, ranges);
+    builder.inputs();
+    for (id, node) in float.nodes() {
+        builder.visit(id, node);
+    }
+    builder.outputs();
+    builder.finish()
+}
+
+/// A tensor of codes and what they mean.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Coded {
+    pub(crate) id: ValueId,
+    pub(crate) affine: Affine,
+}
+
+/// Why a node was not quantised.
+pub(crate) enum Stop {
+    /// It is at fault.
+    Problem(String),
+    /// It depends on a node that is.
+    Poisoned,
+}
+
+impl From<OpError> for Stop {
+    fn from(e: OpError) -> Self {
+        Self::Problem(e.to_string())
+    }
+}
+
+pub(crate) fn problem<T>(message: impl Into<String>) -> Result<T, Stop> {
+    Err(Stop::Problem(message.into()))
+}
+
+pub(crate) struct Builder<'a> {
+    pub(crate) float: &'a Graph,
+    pub(crate) fusion: Fusion,
+    ranges: &'a dyn Ranges,
+    pub(crate) out: Graph,
+    coded: HashMap<ValueId, Option<Coded>>,
+    pub(crate) layers: Vec<Layer>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(float: &'a Graph, ranges: &'a dyn Ranges) -> Self {
+        Self {
+            float,
+            fusion: Fusion::new(float),
+            ranges,
+            out: Graph::new(float.name.clone()),
+            coded: HashMap::new(),
+            layers: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn inputs(&mut self) {
+        for &v in self.float.inputs() {
+            let value = self.float.value(v);
+            if !value.ty.dtype.is_float() {
+                self.problems.push(Problem {
+                    name: value.name.clone(),
+                    op: "input",
+                    message: format!(
+                        "an input of type {} cannot be quantised; only float inputs can",
+                        value.ty.dtype
+                    ),
+                });
+                self.coded.insert(v, None);
+                continue;
+            }
+            let (lo, hi) = self.ranges.extremes(v);
+            let affine = Affine::u8(lo, hi);
+            let quant = self.out.intern(affine.quant());
+            let ty = Type {
+                quant: Some(quant),
+                ..Type::new(DType::U8, value.ty.shape.clone())
+            };
+            let id = self.out.input(value.name.clone(), ty);
+            self.coded.insert(v, Some(Coded { id, affine }));
+        }
+    }
+
+    fn visit(&mut self, id: NodeId, node: &Node) {
+        let result = match self.fusion.role(id) {
+            Role::Absorbed => return,
+            Role::Conv(group) => self.conv(group),
+            Role::Clamped(group) => self.sum(group),
+            Role::Region => self.lookup(node),
+            Role::Plain => self.plain(node),
+        };
+        let output = self.fusion.result(id, node.output);
+        match result {
+            Ok(coded) => {
+                self.coded.insert(output, Some(coded));
+            }
+            Err(stop) => {
+                self.coded.insert(output, None);
+                if let Stop::Problem(message) = stop {
+                    let name = self.float.value(node.output).name.clone();
+                    self.problems.push(Problem {
+                        name,
+                        op: node.op.name(),
+                        message,
+                    });
+                }
+            }
+        }
+    }
+
+    fn plain(&mut self, node: &Node) -> Result<Coded, Stop> {
+        match &node.op {
+            Op::Softmax(op) => self.softmax(node, op),
+            Op::Normalize(op) => self.normalize(node, op),
+            Op::MatMul(_) => self.matmul(node),
+            Op::Pool(op) if op.kind == PoolKind::Max => self.same_codes(node),
+            Op::Pool(op) => self.mean(node, op),
+            Op::Reduce(op) => self.reduce(node, op),
+            Op::Binary(op) => match op.0 {
+                BinaryFn::Mul | BinaryFn::Div => self.multiply(node, op.0),
+                BinaryFn::Add | BinaryFn::Sub => unreachable!("sums are groups"),
+                BinaryFn::Max | BinaryFn::Min => self.extremum(node),
+                other => problem(format!(
+                    "{other:?} of two tensors has no integer form; it can be compiled where one operand is a single number"
+                )),
+            },
+            Op::Concat(op) => self.concat(node, op),
+            Op::Pad(op) => self.pad(node, op),
+            Op::Gather(op) => self.gather(node, op),
+            Op::Reshape(_) | Op::Transpose(_) | Op::Slice(_) | Op::Broadcast(_) => {
+                self.same_codes(node)
+            }
+            Op::Unary(op) if op.0 == UnaryFn::Neg => {
+                unreachable!("elementwise functions are regions")
+            }
+            other => problem(format!("{} has no integer form", other.name())),
+        }
+    }
+
+    /// The codes of a float value: those computed for it, or a constant's own.
+    pub(crate) fn operand(&mut self, v: ValueId) -> Result<Coded, Stop> {
+        if let Some(coded) = self.coded.get(&v) {
+            return coded.ok_or(Stop::Poisoned);
+        }
+        let Some(tensor) = self.float.as_const(v) else {
+            return Err(Stop::Poisoned);
+        };
+        let values = tensor.to_f64();
+        let lo = values.iter().copied().fold(0.0, f64::min);
+        let hi = values.iter().copied().fold(0.0, f64::max);
+        let coded = self.encode_constant(v, Affine::u8(lo, hi));
+        self.coded.insert(v, Some(coded));
+        Ok(coded)
+    }
+
+    /// A constant of the float graph in codes of `affine`.
+    pub(crate) fn encode_constant(&mut self, v: ValueId, affine: Affine) -> Coded {
+        let value = self.float.value(v);
+        let tensor = self.float.as_const(v).expect("the value is a constant");
+        let codes = tensor
+            .to_f64()
+            .iter()
+            .map(|&x| affine.encode(x) as u8)
+            .collect();
+        let quant = Some(self.out.intern(affine.quant()));
+        let id = self.out.constant_quantized(
+            value.name.clone(),
+            Tensor::new(tensor.shape(), codes),
+            quant,
+        );
+        Coded { id, affine }
+    }
+
+    /// The quantisation of a result: 16 bits where it is given out, what a concatenation wants, or its own 8 bits.
+    pub(crate) fn result_affine(&self, v: ValueId) -> Affine {
+        if self.fusion.is_wide(v) {
+            let (lo, hi) = self.ranges.extremes(v);
+            return Affine::i16(lo, hi);
+        }
+        let (lo, hi) = self.ranges.range(self.fusion.range_source(v));
+        Affine::u8(lo, hi)
+    }
+
+    /// Appends a node whose result has the codes of `affine`.
+    pub(crate) fn emit(
+        &mut self,
+        v: ValueId,
+        op: impl Into<Op>,
+        operands: &[ValueId],
+        affine: Affine,
+    ) -> Result<Coded, Stop> {
+        let name = self.float.value(v).name.clone();
+        let id = self
+            .out
+            .push_quantized(name, op, operands, affine.quant())?;
+        Ok(Coded { id, affine })
+    }
+
+    fn outputs(&mut self) {
+        for o in self.float.outputs() {
+            match self.operand(o.value) {
+                Ok(coded) => self.out.output(o.name.clone(), coded.id),
+                Err(_) if self.problems.is_empty() => self.problems.push(Problem {
+                    name: o.name.clone(),
+                    op: "output",
+                    message: "the output is no tensor of codes".into(),
+                }),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn finish(self) -> Result<Quantized, Vec<Problem>> {
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        let values = self
+            .coded
+            .iter()
+            .filter_map(|(&v, c)| Some((v, (*c)?.id)))
+            .collect();
+        Ok(Quantized {
+            graph: self.out,
+            layers: self.layers,
+            values,
+        })
+    }
+}
+
+/// Codes of a result with bounds on its real value.
+pub(crate) fn clamped(affine: &Affine, lo: f64, hi: f64) -> Codes {
+    let codes = affine.codes();
+    Codes {
+        lo: if lo.is_finite() {
+            affine.encode(lo)
+        } else {
+            codes.lo
+        },
+        hi: if hi.is_finite() {
+            affine.encode(hi)
+        } else {
+            codes.hi
+        },
+        ..codes
+    }
+}
