@@ -1,6 +1,6 @@
 //! What a node's lowering is given and what it gives back.
 
-use lowbit_ir::DType;
+use lowbit_ir::{DType, Tensor};
 use lowbit_kernel::Kernel;
 
 /// How a tensor lies in memory: element `i` of axis `a` is `i · strides[a]` bytes from `offset`.
@@ -73,4 +73,13 @@ pub struct Step {
     pub kernel: Kernel,
     /// What each buffer is bound to; `Scratch(number, bytes)`.
     pub args: Vec<Arg>,
+}
+
+/// An operand of a node that is lowered.
+#[derive(Clone, Copy, Debug)]
+pub struct Operand<'a> {
+    /// How it lies in memory; dense for a constant.
+    pub storage: &'a Storage,
+    /// Its elements, where it is a constant.
+    pub constant: Option<&'a Tensor>,
 }
