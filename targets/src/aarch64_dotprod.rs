@@ -1,0 +1,65 @@
+//! AArch64 with `sdot` and `udot`.
+
+use crate::Arch;
+use crate::Feature::{self, Dotprod, Neon};
+use crate::row::{Costs, DotSigns, Row, Rule, Sequence, Target, generic, sequence};
+use lowbit_kernel::{OpCode, Type};
+
+const ROWS: &[Row] = &[
+    Row {
+        op: OpCode::Dot4s,
+        ty: Type::I32.x(4),
+        rule: Rule::Intrinsic {
+            name: "llvm.aarch64.neon.sdot.v4i32.v16i8",
+            as_acc: false,
+        },
+        needs: &[Dotprod],
+        mnemonic: "sdot",
+    },
+    sequence(
+        OpCode::Dot4,
+        Type::I32.x(4),
+        Sequence::SignedDot,
+        &[Dotprod],
+        "sdot",
+    ),
+    generic(OpCode::Mulhi, Type::I32.x(4), &[Neon], "smull"),
+    generic(OpCode::Requant, Type::I32.x(4), &[Neon], "smull"),
+    generic(OpCode::Zip4, Type::I8.x(16), &[Neon], "zip1"),
+    sequence(
+        OpCode::Pack4U8,
+        Type::I8.x(16),
+        Sequence::Narrow,
+        &[Neon],
+        "sqxtun",
+    ),
+    sequence(
+        OpCode::Lut256,
+        Type::I8.x(16),
+        Sequence::Table64,
+        &[Neon],
+        "tbl",
+    ),
+];
+
+const FEATURES: &[Feature] = &[Neon, Dotprod];
+
+pub(crate) static TARGET: Target = Target {
+    name: "aarch64-dotprod",
+    archs: &[Arch::Aarch64],
+    llvm_cpu: "cortex-a76",
+    features: FEATURES,
+    optional: &[],
+    vector_bytes: 16,
+    registers: 32,
+    dot: DotSigns::S8S8,
+    rows: ROWS,
+    costs: Costs {
+        dot: 5,
+        load: 5,
+        store: 10,
+        requant: 40,
+        simple: 5,
+        lut: 80,
+    },
+};

@@ -1,0 +1,64 @@
+//! AArch64 without dot products.
+
+use crate::Arch;
+use crate::Feature::{self, Neon};
+use crate::row::{Costs, DotSigns, Row, Sequence, Target, generic, sequence};
+use lowbit_kernel::{OpCode, Type};
+
+const ROWS: &[Row] = &[
+    sequence(
+        OpCode::Dot4s,
+        Type::I32.x(4),
+        Sequence::MulPairwise,
+        &[Neon],
+        "smull",
+    ),
+    sequence(
+        OpCode::Dot4,
+        Type::I32.x(4),
+        Sequence::SignedDot,
+        &[Neon],
+        "smull",
+    ),
+    generic(OpCode::Mulhi, Type::I32.x(4), &[Neon], "smull"),
+    generic(OpCode::Requant, Type::I32.x(4), &[Neon], "smull"),
+    generic(OpCode::Zip4, Type::I8.x(16), &[Neon], "zip1"),
+    sequence(
+        OpCode::Pack4U8,
+        Type::I8.x(16),
+        Sequence::Narrow,
+        &[Neon],
+        "sqxtun",
+    ),
+    sequence(
+        OpCode::Lut256,
+        Type::I8.x(16),
+        Sequence::Table64,
+        &[Neon],
+        "tbl",
+    ),
+    generic(OpCode::Umax, Type::I8.x(16), &[Neon], "umax"),
+    generic(OpCode::Popcount, Type::I8.x(16), &[Neon], "cnt"),
+];
+
+pub(crate) const FEATURES: &[Feature] = &[Neon];
+
+pub(crate) static TARGET: Target = Target {
+    name: "aarch64-neon",
+    archs: &[Arch::Aarch64],
+    llvm_cpu: "generic",
+    features: FEATURES,
+    optional: &[],
+    vector_bytes: 16,
+    registers: 32,
+    dot: DotSigns::S8S8,
+    rows: ROWS,
+    costs: Costs {
+        dot: 30,
+        load: 5,
+        store: 10,
+        requant: 40,
+        simple: 5,
+        lut: 80,
+    },
+};

@@ -1,0 +1,165 @@
+//! What a feature level is, and what one of its rows says.
+
+use crate::{Arch, Feature};
+use lowbit_kernel::{OpCode, Type};
+
+/// Instruction sequences that are more than one intrinsic. The rule's code is in the LLVM backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sequence {
+    /// `dot4`, `dot4s`: bytes split into even and odd 16-bit lanes, two `pmaddwd`, whose sums of two products never saturate.
+    MaddEvenOdd,
+    /// `dot2`: `pmaddwd` and an addition.
+    Madd,
+    /// `mulhi`, `requant`: even and odd lanes multiplied to 64 bits apart.
+    EvenOdd64,
+    /// `pack4_u8`: two `packssdw`, one `packuswb`.
+    Pack,
+    /// `lut256`: sixteen 16-byte shuffles, each in range for one high nibble.
+    Shuffle16,
+    /// `lut256`: two 128-byte permutations and a choice by the top bit.
+    Permute128,
+    /// `lut256`: four 64-byte table lookups.
+    Table64,
+    /// `dot4s`: widening products and pairwise additions.
+    MulPairwise,
+    /// `dot4`: `dot4s` of a − 128, and 128 times the sum of the weights.
+    SignedDot,
+    /// `pack4_u8`: saturating narrowing moves.
+    Narrow,
+}
+
+/// How an operation is lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// One LLVM intrinsic on the operands in order, factors reinterpreted as the accumulator's type where `as_acc` is set.
+    Intrinsic {
+        /// LLVM's full name, with type suffixes.
+        name: &'static str,
+        /// Whether all operands are passed as vectors of the result's type.
+        as_acc: bool,
+    },
+    /// A sequence of the backend.
+    Sequence(Sequence),
+    /// Plain LLVM integer operations, from which instruction selection finds the instruction.
+    Generic,
+}
+
+/// (operation, result type) → rule. Wider vectors of a multiple of the lanes are split; other shapes lower to plain LLVM operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Row {
+    /// The operation.
+    pub op: OpCode,
+    /// Its result.
+    pub ty: Type,
+    /// How.
+    pub rule: Rule,
+    /// Features that the rule's instructions need.
+    pub needs: &'static [Feature],
+    /// An instruction that the emitted code must have.
+    pub mnemonic: &'static str,
+}
+
+/// Which signs the target's byte dot product takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DotSigns {
+    /// Unsigned activations, signed weights: `dot4`.
+    U8S8,
+    /// Both signed: `dot4s`.
+    S8S8,
+}
+
+/// Costs in tenths of a cycle on one core with operands in the first-level cache, for vectors of the level's full width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Costs {
+    /// One dot-product operation of the level's kind.
+    pub dot: u32,
+    /// One load.
+    pub load: u32,
+    /// One store.
+    pub store: u32,
+    /// Requantising one vector of i32 to bytes.
+    pub requant: u32,
+    /// One simple lane-wise operation.
+    pub simple: u32,
+    /// One 256-entry lookup of a vector of bytes.
+    pub lut: u32,
+}
+
+/// A feature level.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name that `--cpu` takes.
+    pub name: &'static str,
+    /// Families it exists for.
+    pub archs: &'static [Arch],
+    /// LLVM's processor name, which sets tuning only; `generic` for none.
+    pub llvm_cpu: &'static str,
+    /// Features that every processor of the level has.
+    pub features: &'static [Feature],
+    /// Features that some have and rows may use.
+    pub optional: &'static [Feature],
+    /// Natural vector size in bytes: kernels use vectors of this size.
+    pub vector_bytes: usize,
+    /// Number of vector registers.
+    pub registers: usize,
+    /// Signs of the byte dot product.
+    pub dot: DotSigns,
+    /// Rows; the first whose needs are met holds.
+    pub rows: &'static [Row],
+    /// Cost numbers.
+    pub costs: Costs,
+}
+
+impl Target {
+    /// Lanes of `scalar`-wide values in a natural vector.
+    pub fn lanes(&self, scalar: lowbit_kernel::Scalar) -> u16 {
+        (self.vector_bytes / scalar.bytes()) as u16
+    }
+}
+
+pub(crate) const fn intrinsic(
+    op: OpCode,
+    ty: Type,
+    name: &'static str,
+    needs: &'static [Feature],
+    mnemonic: &'static str,
+) -> Row {
+    Row {
+        op,
+        ty,
+        rule: Rule::Intrinsic { name, as_acc: true },
+        needs,
+        mnemonic,
+    }
+}
+
+pub(crate) const fn sequence(
+    op: OpCode,
+    ty: Type,
+    sequence: Sequence,
+    needs: &'static [Feature],
+    mnemonic: &'static str,
+) -> Row {
+    Row {
+        op,
+        ty,
+        rule: Rule::Sequence(sequence),
+        needs,
+        mnemonic,
+    }
+}
+
+pub(crate) const fn generic(
+    op: OpCode,
+    ty: Type,
+    needs: &'static [Feature],
+    mnemonic: &'static str,
+) -> Row {
+    Row {
+        op,
+        ty,
+        rule: Rule::Generic,
+        needs,
+        mnemonic,
+    }
+}
