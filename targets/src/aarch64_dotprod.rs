@@ -47,7 +47,7 @@ const FEATURES: &[Feature] = &[Neon, Dotprod];
 pub(crate) static TARGET: Target = Target {
     name: "aarch64-dotprod",
     archs: &[Arch::Aarch64],
-    llvm_cpu: "cortex-a76",
+    llvm_cpu: "",
     features: FEATURES,
     optional: &[],
     vector_bytes: 16,

@@ -46,7 +46,7 @@ pub(crate) const FEATURES: &[Feature] = &[Neon];
 pub(crate) static TARGET: Target = Target {
     name: "aarch64-neon",
     archs: &[Arch::Aarch64],
-    llvm_cpu: "generic",
+    llvm_cpu: "",
     features: FEATURES,
     optional: &[],
     vector_bytes: 16,

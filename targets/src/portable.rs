@@ -6,7 +6,7 @@ use crate::{Arch, Feature};
 pub(crate) static TARGET: Target = Target {
     name: "portable",
     archs: &[Arch::X86_64, Arch::Aarch64],
-    llvm_cpu: "generic",
+    llvm_cpu: "",
     features: &[],
     optional: &[Feature::Sse2, Feature::Neon],
     vector_bytes: 16,

@@ -92,7 +92,7 @@ pub struct Target {
     pub name: &'static str,
     /// Families it exists for.
     pub archs: &'static [Arch],
-    /// LLVM's processor name, which sets tuning only; `generic` for none.
+    /// LLVM's processor name, which sets tuning; its features are among `features`. Empty: the family's base.
     pub llvm_cpu: &'static str,
     /// Features that every processor of the level has.
     pub features: &'static [Feature],
@@ -111,6 +111,15 @@ pub struct Target {
 }
 
 impl Target {
+    /// LLVM's processor name on a family.
+    pub fn llvm_cpu_for(&self, arch: Arch) -> &'static str {
+        match (self.llvm_cpu, arch) {
+            ("", Arch::X86_64) => "x86-64",
+            ("", Arch::Aarch64) => "generic",
+            (cpu, _) => cpu,
+        }
+    }
+
     /// Lanes of `scalar`-wide values in a natural vector.
     pub fn lanes(&self, scalar: lowbit_kernel::Scalar) -> u16 {
         (self.vector_bytes / scalar.bytes()) as u16

@@ -120,19 +120,13 @@ const ROWS: &[Row] = &[
     ),
     generic(OpCode::Umax, Type::I8.x(32), &[Avx2], "vpmaxub"),
     generic(OpCode::Smax, Type::I32.x(8), &[Avx2], "vpmaxsd"),
-    intrinsic(
-        OpCode::Umin,
-        Type::I8.x(32),
-        "llvm.umin.v32i8",
-        &[Avx2],
-        "vpminub",
-    ),
+    generic(OpCode::Umin, Type::I8.x(32), &[Avx2], "vpminub"),
 ];
 
 pub(crate) static TARGET: Target = Target {
     name: "x86-64-v3",
     archs: &[Arch::X86_64],
-    llvm_cpu: "x86-64-v3",
+    llvm_cpu: "",
     features: FEATURES,
     optional: &[],
     vector_bytes: 32,

@@ -206,7 +206,7 @@ const ROWS: &[Row] = &[
 pub(crate) static TARGET: Target = Target {
     name: "x86-64-vnni",
     archs: &[Arch::X86_64],
-    llvm_cpu: "x86-64-v4",
+    llvm_cpu: "",
     features: FEATURES,
     optional: &[Avx512vbmi, Avx512bitalg, Avx512vpopcntdq],
     vector_bytes: 64,

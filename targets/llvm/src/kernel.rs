@@ -1,0 +1,247 @@
+//! One kernel becomes one internal function of its buffers' pointers.
+
+use crate::generate::{Generator, V};
+use crate::ops::{Use, lower};
+use inkwell::IntPredicate;
+use inkwell::attributes::AttributeLoc;
+use inkwell::basic_block::BasicBlock;
+use inkwell::module::Linkage;
+use inkwell::values::{FunctionValue, IntValue, PhiValue, PointerValue};
+use lowbit_kernel::{Addr, Attr, Block, Buffer, For, Kernel, LoopVar, Op, OpCode, Stmt, Type, Val};
+use lowbit_targets::ResolvedTarget;
+use std::collections::HashMap;
+
+const BUILT: &str = "the builder stands in a block";
+
+/// Value of a loop's counter: known in unrolled loops.
+#[derive(Clone, Copy)]
+enum Counter<'c> {
+    Known(i64),
+    Running(IntValue<'c>),
+}
+
+struct Lowering<'a, 'c> {
+    g: &'a Generator<'c>,
+    target: &'a ResolvedTarget,
+    kernel: &'a Kernel,
+    function: FunctionValue<'c>,
+    values: HashMap<Val, (Type, V<'c>)>,
+    counters: HashMap<LoopVar, Counter<'c>>,
+}
+
+/// Declares and defines the kernel's function.
+pub(crate) fn define<'c>(
+    g: &Generator<'c>,
+    target: &ResolvedTarget,
+    kernel: &Kernel,
+) -> FunctionValue<'c> {
+    let pointer = g.context.ptr_type(Default::default()).into();
+    let function = g.function(
+        &kernel.name,
+        &vec![pointer; kernel.buffers.len()],
+        None,
+        Linkage::Internal,
+    );
+    function.add_attribute(AttributeLoc::Function, g.flag("noinline", 0));
+    for (k, buffer) in kernel.buffers.iter().enumerate() {
+        describe(g, function, k as u32, buffer);
+    }
+    g.builder
+        .position_at_end(g.context.append_basic_block(function, ""));
+    let mut lowering = Lowering {
+        g,
+        target,
+        kernel,
+        function,
+        values: HashMap::new(),
+        counters: HashMap::new(),
+    };
+    lowering.block(&kernel.body);
+    g.builder.build_return(None).expect(BUILT);
+    function
+}
+
+fn describe(g: &Generator<'_>, function: FunctionValue<'_>, k: u32, buffer: &Buffer) {
+    let at = AttributeLoc::Param(k);
+    for name in ["noalias", "nocapture", "nonnull"] {
+        function.add_attribute(at, g.flag(name, 0));
+    }
+    if !buffer.role.writable() {
+        function.add_attribute(at, g.flag("readonly", 0));
+    }
+    function.add_attribute(at, g.flag("align", buffer.align.into()));
+    if buffer.len > 0 {
+        function.add_attribute(
+            at,
+            g.flag("dereferenceable", (buffer.len + buffer.slack) as u64),
+        );
+    }
+}
+
+impl<'c> Lowering<'_, 'c> {
+    fn block(&mut self, block: &Block) {
+        for stmt in &block.stmts {
+            match stmt {
+                Stmt::Let(v, op) => {
+                    let value = self.operation(op);
+                    self.values.insert(*v, (op.ty, value));
+                }
+                Stmt::Store(v, at) => {
+                    self.g
+                        .store(self.values[v].1, self.address(at), self.alignment(at))
+                }
+                Stmt::For(f) if f.unroll || f.trips == 1 => self.unrolled(f),
+                Stmt::For(f) => self.looped(f),
+                Stmt::Prefetch(at, locality) => self.g.prefetch(self.address(at), *locality),
+            }
+        }
+    }
+
+    fn operation(&self, op: &Op) -> V<'c> {
+        if let (OpCode::Index, Attr::Var(var)) = (op.code, &op.attr) {
+            return match self.counters[var] {
+                Counter::Known(k) => self.g.constant(Type::I32, k),
+                Counter::Running(i) => self.g.trunc(i.into(), Type::I32),
+            };
+        }
+        let (types, args) = op.args.iter().map(|a| self.values[a]).unzip();
+        let (pointer, align) = match &op.attr {
+            Attr::At(at) => (Some(self.address(at)), self.alignment(at)),
+            _ => (None, 1),
+        };
+        lower(
+            self.g,
+            self.target,
+            &Use {
+                code: op.code,
+                ty: op.ty,
+                args,
+                types,
+                attr: &op.attr,
+                pointer,
+                align,
+            },
+        )
+    }
+
+    /// Outer counters first and the constant last: invariant parts leave their loops, the constant goes into the instruction.
+    fn address(&self, at: &Addr) -> PointerValue<'c> {
+        let mut pointer = self
+            .function
+            .get_nth_param(at.buffer.0)
+            .expect("verified")
+            .into_pointer_value();
+        let mut known = at.offset;
+        let mut terms = at.terms.clone();
+        terms.sort();
+        for (var, stride) in terms {
+            match self.counters[&var] {
+                Counter::Known(k) => known += k * stride,
+                Counter::Running(i) => {
+                    let bytes = self.g.mul(i.into(), self.g.constant(Type::I64, stride));
+                    pointer = self.g.advance(pointer, bytes);
+                }
+            }
+        }
+        if let Some((v, scale)) = at.index {
+            let index = self.g.sext(self.values[&v].1, Type::I64);
+            pointer = self.g.advance(
+                pointer,
+                self.g.mul(index, self.g.constant(Type::I64, scale)),
+            );
+        }
+        self.g.offset(pointer, known)
+    }
+
+    fn alignment(&self, at: &Addr) -> u32 {
+        let parts = at
+            .terms
+            .iter()
+            .map(|t| t.1)
+            .chain(at.index.map(|i| i.1))
+            .chain([at.offset]);
+        let low = parts.fold(0, |bits, x| bits | x).trailing_zeros().min(6);
+        self.kernel.buffers[at.buffer.index()].align.min(1 << low)
+    }
+
+    fn carry(&mut self, to: impl Iterator<Item = Val>, from: Vec<(Type, V<'c>)>) {
+        self.values.extend(to.zip(from));
+    }
+
+    fn current(&self, vals: impl Iterator<Item = Val>) -> Vec<(Type, V<'c>)> {
+        vals.map(|v| self.values[&v]).collect()
+    }
+
+    fn unrolled(&mut self, f: &For) {
+        let mut state = self.current(f.carried.iter().map(|c| c.1));
+        for trip in 0..f.trips {
+            self.counters.insert(f.var, Counter::Known(trip.into()));
+            self.carry(f.carried.iter().map(|c| c.0), state);
+            self.block(&f.body);
+            state = self.current(f.yields.iter().copied());
+        }
+        self.carry(f.results.iter().copied(), state);
+    }
+
+    /// Bottom-tested, since every loop makes at least one trip.
+    fn looped(&mut self, f: &For) {
+        let (b, long) = (&self.g.builder, self.g.context.i64_type());
+        let before = b.get_insert_block().expect(BUILT);
+        let inits = self.current(f.carried.iter().map(|c| c.1));
+        let body = self.g.context.append_basic_block(self.function, "");
+        b.build_unconditional_branch(body).expect(BUILT);
+        b.position_at_end(body);
+        let counter = b.build_phi(long, "").expect(BUILT);
+        counter.add_incoming(&[(&long.const_zero(), before)]);
+        let phis: Vec<_> = inits
+            .iter()
+            .map(|&(ty, init)| self.phi(ty, init, before))
+            .collect();
+        let inside = inits
+            .iter()
+            .zip(&phis)
+            .map(|(&(ty, _), phi)| (ty, phi.as_basic_value()))
+            .collect();
+        self.carry(f.carried.iter().map(|c| c.0), inside);
+        self.counters.insert(
+            f.var,
+            Counter::Running(counter.as_basic_value().into_int_value()),
+        );
+        self.block(&f.body);
+        self.close(f, body, counter, &phis);
+    }
+
+    fn phi(&self, ty: Type, init: V<'c>, before: BasicBlock<'c>) -> PhiValue<'c> {
+        let phi = self.g.builder.build_phi(self.g.ty(ty), "").expect(BUILT);
+        phi.add_incoming(&[(&init, before)]);
+        phi
+    }
+
+    fn close(
+        &mut self,
+        f: &For,
+        body: BasicBlock<'c>,
+        counter: PhiValue<'c>,
+        phis: &[PhiValue<'c>],
+    ) {
+        let (b, long) = (&self.g.builder, self.g.context.i64_type());
+        let latch = b.get_insert_block().expect(BUILT);
+        let yields = self.current(f.yields.iter().copied());
+        let this = counter.as_basic_value().into_int_value();
+        let next = b
+            .build_int_nuw_add(this, long.const_int(1, false), "")
+            .expect(BUILT);
+        let last = long.const_int(f.trips.into(), false);
+        let more = b
+            .build_int_compare(IntPredicate::ULT, next, last, "")
+            .expect(BUILT);
+        let after = self.g.context.append_basic_block(self.function, "");
+        b.build_conditional_branch(more, body, after).expect(BUILT);
+        counter.add_incoming(&[(&next, latch)]);
+        for (phi, (_, y)) in phis.iter().zip(&yields) {
+            phi.add_incoming(&[(y, latch)]);
+        }
+        b.position_at_end(after);
+        self.carry(f.results.iter().copied(), yields);
+    }
+}
