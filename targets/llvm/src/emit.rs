@@ -6,8 +6,10 @@ use crate::{check, kernel};
 use inkwell::OptimizationLevel;
 use inkwell::attributes::AttributeLoc;
 use inkwell::context::Context;
+use inkwell::llvm_sys::LLVMDiagnosticSeverity::{LLVMDSError, LLVMDSWarning};
 use inkwell::llvm_sys::core::{
     LLVMContextSetDiagnosticHandler, LLVMDisposeMessage, LLVMGetDiagInfoDescription,
+    LLVMGetDiagInfoSeverity,
 };
 use inkwell::llvm_sys::prelude::LLVMDiagnosticInfoRef;
 use inkwell::module::Module;
@@ -235,6 +237,9 @@ fn frame(message: &str) -> Option<(&str, u32)> {
 extern "C" fn record(info: LLVMDiagnosticInfoRef, frames: *mut c_void) {
     // SAFETY: LLVM hands back the pointer that `listen` gave it and a message that lives until it is disposed of.
     unsafe {
+        if !matches!(LLVMGetDiagInfoSeverity(info), LLVMDSError | LLVMDSWarning) {
+            return;
+        }
         let text = LLVMGetDiagInfoDescription(info);
         let message = CStr::from_ptr(text).to_string_lossy().into_owned();
         LLVMDisposeMessage(text);
