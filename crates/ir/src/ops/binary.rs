@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::scalar::{Positions, Scalar, broadcast_strides, with_float};
+use super::{OpError, Operation, arity, checked, infer_of};
+use crate::{DType, Element, Stage, Tensor, Type, broadcast_shapes, with_data};
 
 /// An elementwise function of two operands of one element type, broadcast by NumPy's rule.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -28,15 +29,121 @@ pub enum BinaryFn {
     Xor,
 }
 
+impl BinaryFn {
+    fn compares(self) -> bool {
+        matches!(self, Self::Equal | Self::Greater | Self::GreaterOrEqual)
+    }
+
+    fn is_logic(self) -> bool {
+        matches!(self, Self::And | Self::Or | Self::Xor)
+    }
+
+    fn real<S: Scalar>(self, x: S, y: S) -> S {
+        match self {
+            Self::Add => x + y,
+            Self::Sub => x - y,
+            Self::Mul => x * y,
+            Self::Div => x / y,
+            // NaN wins
+            Self::Max => if x > y || x != x { x } else { y },
+            Self::Min => if x < y || x != x { x } else { y },
+            Self::Pow => x.binary(y, libm::powf, libm::pow),
+            _ => unreachable!("comparisons have a body of their own"),
+        }
+    }
+
+    fn integer(self, x: i64, y: i64) -> Result<i64, OpError> {
+        Ok(match self {
+            Self::Add => x.wrapping_add(y),
+            Self::Sub => x.wrapping_sub(y),
+            Self::Mul => x.wrapping_mul(y),
+            Self::Div => x.checked_div(y).ok_or_else(|| OpError::Value("an integer is divided by zero".into()))?,
+            Self::Max => x.max(y),
+            Self::Min => x.min(y),
+            Self::Pow => libm::pow(x as f64, y as f64) as i64,
+            _ => unreachable!("comparisons have a body of their own"),
+        })
+    }
+
+    fn compare<T: PartialOrd>(self, x: &T, y: &T) -> bool {
+        match self {
+            Self::Equal => x == y,
+            Self::Greater => x > y,
+            _ => x >= y,
+        }
+    }
+
+    fn logic(self, x: bool, y: bool) -> bool {
+        match self {
+            Self::And => x && y,
+            Self::Or => x || y,
+            _ => x != y,
+        }
+    }
+}
+
 impl Operation for Binary {
     const NAME: &'static str = "binary";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 2..=2, "2")?;
+        if inputs[0].dtype != inputs[1].dtype {
+            return Err(OpError::shape(format!("operands of one element type, found {} and {}", inputs[0], inputs[1])));
+        }
+        let found = inputs[0].dtype;
+        if self.0.is_logic() != (found == DType::Bool) && self.0 != BinaryFn::Equal {
+            let expected = if self.0.is_logic() { "bool" } else { "a number" };
+            return Err(OpError::DType { operand: 0, expected, found });
+        }
+        let shape = broadcast_shapes(&inputs[0].shape, &inputs[1].shape).ok_or_else(|| {
+            OpError::shape(format!("{} and {} do not broadcast", inputs[0], inputs[1]))
+        })?;
+        checked(if self.0.compares() { DType::Bool } else { found }, shape)
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        let (a, b) = (inputs[0], inputs[1]);
+        if self.0.compares() {
+            return Ok(with_data!(a.data(), x => {
+                let y = same(x, b);
+                Tensor::new(shape.clone(), zipped(x, a, y, b, &shape, |x, y| self.0.compare(x, y)))
+            }));
+        }
+        if self.0.is_logic() {
+            let (x, y) = (a.as_slice::<bool>(), b.as_slice::<bool>());
+            return Ok(Tensor::new(shape.clone(), zipped(x, a, y, b, &shape, |&x, &y| self.0.logic(x, y))));
+        }
+        with_float!(a, S => {
+            let (x, y) = (a.as_slice::<S>(), b.as_slice::<S>());
+            Ok(Tensor::new(shape.clone(), zipped(x, a, y, b, &shape, |&x, &y| self.0.real(x, y))))
+        }, else {
+            let beyond = || OpError::Value("an integer beyond 2^63".into());
+            let (x, y) = (a.to_i64().ok_or_else(beyond)?, b.to_i64().ok_or_else(beyond)?);
+            let wide: Result<Vec<i64>, OpError> =
+                zipped(&x, a, &y, b, &shape, |&x, &y| self.0.integer(x, y)).into_iter().collect();
+            Ok(Tensor::from_i64(a.dtype(), shape, wide?))
+        })
     }
+}
+
+/// The elements of `b`, of the type that `x` has.
+fn same<'a, T: Element>(_: &[T], b: &'a Tensor) -> &'a [T] {
+    b.as_slice()
+}
+
+fn zipped<T, R>(x: &[T], a: &Tensor, y: &[T], b: &Tensor, shape: &[usize], f: impl Fn(&T, &T) -> R) -> Vec<R> {
+    if a.shape() == b.shape() {
+        return x.iter().zip(y).map(|(x, y)| f(x, y)).collect();
+    }
+    if y.len() == 1 && a.shape() == shape {
+        return x.iter().map(|x| f(x, &y[0])).collect();
+    }
+    if a.shape() == shape && shape.ends_with(b.shape()) && !y.is_empty() {
+        return x.chunks_exact(y.len()).flat_map(|row| row.iter().zip(y)).map(|(x, y)| f(x, y)).collect();
+    }
+    let strides = [a, b].map(|t| broadcast_strides(t.shape(), shape));
+    let positions = Positions::new(shape, &strides[0], 0).zip(Positions::new(shape, &strides[1], 0));
+    positions.map(|(i, j)| f(&x[i], &y[j])).collect()
 }

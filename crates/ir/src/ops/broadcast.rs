@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::scalar::{Positions, broadcast_strides, pick};
+use super::{OpError, Operation, arity, checked, infer_of};
+use crate::{Stage, Tensor, Type, broadcast_shapes};
 
 /// Repeats an operand to a larger shape by NumPy's rule.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -12,13 +13,19 @@ pub struct Broadcast {
 
 impl Operation for Broadcast {
     const NAME: &'static str = "broadcast";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        if broadcast_shapes(&inputs[0].shape, &self.shape).as_ref() != Some(&self.shape) {
+            return Err(OpError::shape(format!("{} does not broadcast to {:?}", inputs[0], self.shape)));
+        }
+        checked(inputs[0].dtype, self.shape.clone())
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        let steps = broadcast_strides(inputs[0].shape(), &shape);
+        Ok(pick(inputs[0], &shape, Positions::new(&shape, &steps, 0)))
     }
 }

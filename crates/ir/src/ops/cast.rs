@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
+use super::{OpError, Operation, arity, checked, infer_of};
 use crate::{DType, Stage, Tensor, Type};
 
 /// Converts the element type: floats to integers towards zero, integers to narrower ones by wrapping, anything to
@@ -15,11 +15,29 @@ impl Operation for Cast {
     const NAME: &'static str = "cast";
     const STAGES: &'static [Stage] = &[Stage::Float];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        checked(self.to, inputs[0].shape.clone())
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        infer_of(self, inputs)?;
+        let (x, shape) = (inputs[0], inputs[0].shape());
+        if x.dtype() == self.to {
+            return Ok(x.clone());
+        }
+        if self.to.is_float() {
+            return Ok(Tensor::from_f64(self.to, shape, x.to_f64()));
+        }
+        if !x.dtype().is_float() {
+            let wide = x.to_i64().ok_or_else(|| OpError::Value("an integer beyond 2^63".into()))?;
+            return Ok(Tensor::from_i64(self.to, shape, wide));
+        }
+        let wide = x.to_f64().into_iter();
+        Ok(match self.to {
+            DType::Bool => Tensor::new(shape, wide.map(|x| x != 0.0).collect::<Vec<bool>>()),
+            DType::U64 => Tensor::new(shape, wide.map(|x| x as u64).collect()),
+            to => Tensor::from_i64(to, shape, wide.map(|x| x as i64).collect()),
+        })
     }
 }

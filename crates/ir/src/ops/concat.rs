@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::{OpError, Operation, arity, checked, infer_of};
+use crate::{Element, Stage, Tensor, Type, with_data};
 
 /// Joins one or more operands along an axis.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -12,13 +12,41 @@ pub struct Concat {
 
 impl Operation for Concat {
     const NAME: &'static str = "concat";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=usize::MAX, "1 or more")?;
+        let first = inputs[0];
+        if self.axis >= first.rank() {
+            return Err(OpError::shape(format!("{first} has no axis {}", self.axis)));
+        }
+        let mut shape = first.shape.clone();
+        for ty in &inputs[1..] {
+            let fits = ty.dtype == first.dtype
+                && ty.rank() == first.rank()
+                && (0..ty.rank()).all(|a| a == self.axis || ty.shape[a] == first.shape[a]);
+            if !fits {
+                return Err(OpError::shape(format!("{first} and {ty} cannot be joined along axis {}", self.axis)));
+            }
+            shape[self.axis] = shape[self.axis].saturating_add(ty.shape[self.axis]);
+        }
+        checked(first.dtype, shape)
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        let outer: usize = shape[..self.axis].iter().product();
+        Ok(with_data!(inputs[0].data(), v => joined(v, inputs, outer, &shape)))
     }
+}
+
+fn joined<T: Element>(_: &[T], inputs: &[&Tensor], outer: usize, shape: &[usize]) -> Tensor {
+    let mut y = Vec::with_capacity(shape.iter().product());
+    for o in 0..outer {
+        for x in inputs {
+            let block = x.len() / outer;
+            y.extend_from_slice(&x.as_slice::<T>()[o * block..][..block]);
+        }
+    }
+    Tensor::new(shape, y)
 }

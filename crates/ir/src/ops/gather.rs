@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::scalar::pick;
+use super::{OpError, Operation, arity, checked, infer_of};
+use crate::{DType, Stage, Tensor, Type};
 
 /// Picks slices along an axis. Operands: x, indices (`i32` or `i64`; a negative one counts from the end). The axis is
 /// replaced by the shape of the indices.
@@ -13,13 +14,40 @@ pub struct Gather {
 
 impl Operation for Gather {
     const NAME: &'static str = "gather";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 2..=2, "2")?;
+        if !matches!(inputs[1].dtype, DType::I32 | DType::I64) {
+            return Err(OpError::DType { operand: 1, expected: "i32 or i64", found: inputs[1].dtype });
+        }
+        if self.axis >= inputs[0].rank() {
+            return Err(OpError::shape(format!("{} has no axis {}", inputs[0], self.axis)));
+        }
+        let mut shape = inputs[0].shape.clone();
+        shape.splice(self.axis..=self.axis, inputs[1].shape.iter().copied());
+        checked(inputs[0].dtype, shape)
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        let own = inputs[0].shape();
+        let (extent, inner) = (own[self.axis], own[self.axis + 1..].iter().product::<usize>());
+        let outer: usize = own[..self.axis].iter().product();
+        let indices = inputs[1].to_i64().expect("infer has checked the type");
+        let indices: Result<Vec<usize>, OpError> = indices.iter().map(|&i| index(i, extent)).collect();
+        let indices = indices?;
+        let positions = (0..outer).flat_map(|o| {
+            indices.iter().flat_map(move |i| (0..inner).map(move |k| (o * extent + i) * inner + k))
+        });
+        Ok(pick(inputs[0], &shape, positions))
     }
+}
+
+fn index(i: i64, extent: usize) -> Result<usize, OpError> {
+    let at = if i < 0 { i + extent as i64 } else { i };
+    usize::try_from(at)
+        .ok()
+        .filter(|&a| a < extent)
+        .ok_or_else(|| OpError::Value(format!("index {i} is out of bounds for {extent} elements")))
 }

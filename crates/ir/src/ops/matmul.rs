@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::scalar::{Positions, Scalar, broadcast_strides, product, with_float};
+use super::{OpError, Operation, arity, checked, floats, infer_of};
+use crate::{Stage, Tensor, Type, broadcast_shapes};
 
 /// Matrix product of the last two axes, the axes before them broadcast: `[…, M, K] · […, K, N] → […, M, N]`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -11,11 +12,45 @@ impl Operation for MatMul {
     const NAME: &'static str = "matmul";
     const STAGES: &'static [Stage] = &[Stage::Float];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 2..=2, "2")?;
+        floats(inputs)?;
+        let misfit = || OpError::shape(format!("{} and {} do not fit", inputs[0], inputs[1]));
+        let [a, b] = [&inputs[0].shape, &inputs[1].shape];
+        let (Some((&ka, front_a)), Some((&n, front_b))) = (a.split_last(), b.split_last()) else {
+            return Err(misfit());
+        };
+        let (Some((&m, batch_a)), Some((&kb, batch_b))) = (front_a.split_last(), front_b.split_last()) else {
+            return Err(misfit());
+        };
+        let mut shape = broadcast_shapes(batch_a, batch_b).filter(|_| ka == kb).ok_or_else(misfit)?;
+        shape.extend([m, n]);
+        checked(inputs[0].dtype, shape)
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let ty = infer_of(self, inputs)?;
+        with_float!(inputs[0], S => Ok(body::<S>(inputs, &ty.shape)), else unreachable!("infer has checked it"))
     }
+}
+
+fn body<S: Scalar>(inputs: &[&Tensor], shape: &[usize]) -> Tensor {
+    let (a, b) = (inputs[0].as_slice::<S>(), inputs[1].as_slice::<S>());
+    let k = *inputs[0].shape().last().expect("infer has checked the rank");
+    let (batches, matrix) = shape.split_at(shape.len() - 2);
+    let (m, n) = (matrix[0], matrix[1]);
+    let starts = |i: usize| {
+        let own = inputs[i].shape();
+        let (front, matrix) = own.split_at(own.len() - 2);
+        let size = matrix.iter().product::<usize>();
+        let strides = broadcast_strides(front, batches);
+        let positions: Vec<usize> = Positions::new(batches, &strides, 0).map(|p| p * size).collect();
+        positions
+    };
+    let mut y = vec![S::ZERO; shape.iter().product()];
+    let (at, bt) = (starts(0), starts(1));
+    for (batch, y) in y.chunks_exact_mut((m * n).max(1)).enumerate() {
+        product(&a[at[batch]..][..m * k], &b[bt[batch]..][..k * n], y, [m, n, k]);
+    }
+    Tensor::new(shape, y)
 }

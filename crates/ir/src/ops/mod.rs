@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DType, Stage, Tensor, Type};
+use crate::{DType, Stage, Tensor, Type, elements};
 
 /// What every operation says about itself. All of it is mandatory.
 pub trait Operation {
@@ -73,6 +73,51 @@ pub(crate) fn arity(
             found: inputs.len(),
         })
     }
+}
+
+/// Largest tensor, in bytes, that a shape rule accepts.
+const LARGEST: usize = 1 << 40;
+
+/// A type whose size is bounded.
+///
+/// # Errors
+/// [`OpError::Shape`] where the tensor would take more than 2^40 bytes.
+pub(crate) fn checked(dtype: DType, shape: Vec<usize>) -> Result<Type, OpError> {
+    let bytes = elements(&shape).and_then(|n| n.checked_mul(dtype.bytes()));
+    match bytes {
+        Some(n) if n <= LARGEST => Ok(Type::new(dtype, shape)),
+        _ => Err(OpError::Shape(format!(
+            "a result of shape {shape:?} is too large"
+        ))),
+    }
+}
+
+/// Checks that all operands are of one float type.
+///
+/// # Errors
+/// [`OpError::DType`] for the first that is not.
+pub(crate) fn floats(inputs: &[&Type]) -> Result<(), OpError> {
+    let odd = |t: &&Type| !t.dtype.is_float() || t.dtype != inputs[0].dtype;
+    match inputs.iter().position(odd) {
+        None => Ok(()),
+        Some(operand) => {
+            let expected = "the same float type for all operands";
+            Err(OpError::DType {
+                operand,
+                expected,
+                found: inputs[operand].dtype,
+            })
+        }
+    }
+}
+
+/// The type that an operation gives for tensors.
+///
+/// # Errors
+/// What the shape rule says.
+pub(crate) fn infer_of(op: &impl Operation, inputs: &[&Tensor]) -> Result<Type, OpError> {
+    let types: Vec<Type> = inputs.iter().map(|t| t.ty()).collect();
+    op.infer(&types.iter().collect::<Vec<_>>())
 }
 
 macro_rules! operations {
@@ -163,6 +208,7 @@ operations! {
 }
 
 mod int_rescale;
+mod scalar;
 mod window;
 
 pub use binary::BinaryFn;

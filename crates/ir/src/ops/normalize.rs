@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
+use super::scalar::{Positions, Scalar, strides, with_float};
+use super::{OpError, Operation, arity, floats, infer_of};
 use crate::{Real, Stage, Tensor, Type};
 
 /// `(x − mean) / √(variance + epsilon)` over axes, mean and biased variance taken over the same axes. The scale and
@@ -17,11 +18,45 @@ impl Operation for Normalize {
     const NAME: &'static str = "normalize";
     const STAGES: &'static [Stage] = &[Stage::Float];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        floats(inputs)?;
+        let ascending = self.axes.windows(2).all(|w| w[0] < w[1]);
+        let inside = self.axes.last().is_some_and(|&a| a < inputs[0].rank());
+        if !ascending || !inside || self.axes.iter().any(|&a| inputs[0].shape[a] == 0) {
+            return Err(OpError::shape(format!("axes {:?} do not fit {}", self.axes, inputs[0])));
+        }
+        Ok(Type::new(inputs[0].dtype, inputs[0].shape.clone()))
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        infer_of(self, inputs)?;
+        Ok(with_float!(inputs[0], S => self.body::<S>(inputs[0]), else unreachable!("infer has checked it")))
+    }
+}
+
+impl Normalize {
+    fn body<S: Scalar>(&self, x: &Tensor) -> Tensor {
+        let shape = x.shape();
+        let own = strides(shape);
+        let part = |inside: bool| -> Vec<usize> {
+            let axes: Vec<usize> = (0..shape.len()).filter(|a| self.axes.contains(a) == inside).collect();
+            let extents: Vec<usize> = axes.iter().map(|&a| shape[a]).collect();
+            let steps: Vec<isize> = axes.iter().map(|&a| own[a] as isize).collect();
+            Positions::new(&extents, &steps, 0).collect()
+        };
+        let (outer, inner) = (part(false), part(true));
+        let mut y = x.as_slice::<S>().to_vec();
+        let n = inner.len() as f64;
+        for o in outer {
+            let values = || inner.iter().map(|&i| o + i);
+            let mean = values().map(|p| y[p].wide()).sum::<f64>() / n;
+            let variance = values().map(|p| (y[p].wide() - mean).powi(2)).sum::<f64>() / n;
+            let scale = 1.0 / libm::sqrt(variance + self.epsilon.get());
+            for p in values().collect::<Vec<_>>() {
+                y[p] = S::real((y[p].wide() - mean) * scale);
+            }
+        }
+        Tensor::new(shape, y)
     }
 }

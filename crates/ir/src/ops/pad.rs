@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::scalar::strides;
+use super::{OpError, Operation, arity, checked, infer_of};
+use crate::{Element, Stage, Tensor, Type, with_data};
 
 /// Adds elements before, after and between those of each axis. Operands: x, and for [`PadMode::Constant`] a scalar of
 /// the same element type.
@@ -31,15 +32,83 @@ pub enum PadMode {
     Wrap,
 }
 
+impl Pad {
+    fn extent(&self, axis: usize, extent: usize) -> Option<usize> {
+        let inside = extent.checked_add(extent.saturating_sub(1).checked_mul(self.interior[axis])?)?;
+        let sum = isize::try_from(inside).ok()?.checked_add(self.low[axis])?.checked_add(self.high[axis])?;
+        usize::try_from(sum).ok()
+    }
+
+    /// The operand's index for an index of the result along an axis; `None` where the new elements are.
+    fn source(&self, axis: usize, extent: usize, i: usize) -> Option<usize> {
+        let (at, extent) = (i as isize - self.low[axis], extent as isize);
+        let index = match self.mode {
+            PadMode::Constant => {
+                let step = self.interior[axis] as isize + 1;
+                (at >= 0 && at % step == 0 && at / step < extent).then_some(at / step)?
+            }
+            PadMode::Edge => at.clamp(0, extent - 1),
+            PadMode::Wrap => at.rem_euclid(extent),
+            PadMode::Reflect if extent == 1 => 0,
+            PadMode::Reflect => {
+                let k = at.rem_euclid(2 * (extent - 1));
+                k.min(2 * (extent - 1) - k)
+            }
+        };
+        Some(index as usize)
+    }
+}
+
 impl Operation for Pad {
     const NAME: &'static str = "pad";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        match self.mode {
+            PadMode::Constant => arity(inputs, 2..=2, "2")?,
+            _ => arity(inputs, 1..=1, "1")?,
+        }
+        let (x, rank) = (inputs[0], inputs[0].rank());
+        if [self.low.len(), self.high.len(), self.interior.len()] != [rank; 3] {
+            return Err(OpError::shape(format!("{x} cannot be padded by {self:?}")));
+        }
+        if let Some(value) = inputs.get(1).filter(|v| v.dtype != x.dtype || v.elements() != 1) {
+            return Err(OpError::shape(format!("the padding is {value}, expected one {}", x.dtype)));
+        }
+        let empty = (0..rank).any(|a| x.shape[a] == 0 || self.interior[a] > 0);
+        if self.mode != PadMode::Constant && empty {
+            return Err(OpError::shape(format!("{x} cannot be padded by {self:?}")));
+        }
+        let shape: Option<Vec<usize>> = (0..rank).map(|a| self.extent(a, x.shape[a])).collect();
+        checked(x.dtype, shape.ok_or_else(|| OpError::shape(format!("{x} cannot be padded by {self:?}")))?)
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        Ok(with_data!(inputs[0].data(), v => {
+            let value = if self.mode == PadMode::Constant { same(v, inputs[1])[0] } else { Default::default() };
+            Tensor::new(shape.clone(), self.filled(v, inputs[0].shape(), &shape, value))
+        }))
     }
+}
+
+impl Pad {
+    fn filled<T: Element>(&self, x: &[T], from: &[usize], shape: &[usize], value: T) -> Vec<T> {
+        let own = strides(from);
+        let sources: Vec<Vec<Option<usize>>> = (0..shape.len())
+            .map(|a| (0..shape[a]).map(|i| self.source(a, from[a], i).map(|s| s * own[a])).collect())
+            .collect();
+        let result = strides(shape);
+        (0..shape.iter().product())
+            .map(|p: usize| {
+                let at = (0..shape.len()).try_fold(0, |at, a| Some(at + sources[a][p / result[a] % shape[a]]?));
+                at.map_or(value, |at| x[at])
+            })
+            .collect()
+    }
+}
+
+/// The elements of `b`, of the type that `x` has.
+fn same<'a, T: Element>(_: &[T], b: &'a Tensor) -> &'a [T] {
+    b.as_slice()
 }

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::scalar::{Scalar, with_float};
+use super::{OpError, Operation, arity, checked, infer_of};
+use crate::{Element, Stage, Tensor, Type, with_data};
 
 /// Pooling over windows of a channels-last tensor `[N, H, W, C]`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -36,13 +37,87 @@ pub enum PoolKind {
 
 impl Operation for Pool {
     const NAME: &'static str = "pool";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        let x = inputs[0];
+        if self.kind != PoolKind::Max && !x.dtype.is_float() {
+            return Err(OpError::DType { operand: 0, expected: "a float", found: x.dtype });
+        }
+        if self.dilation.contains(&0) {
+            return Err(OpError::shape("dilations must be at least 1"));
+        }
+        checked(x.dtype, self.result_shape(&x.shape)?)
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        if self.kind == PoolKind::Max {
+            return with_data!(inputs[0].data(), v => self.largest(v, inputs[0].shape(), &shape));
+        }
+        Ok(with_float!(inputs[0], S => self.mean::<S>(inputs[0], &shape), else unreachable!("infer has checked it")))
+    }
+}
+
+impl Pool {
+    fn largest<T: Element>(&self, x: &[T], from: &[usize], shape: &[usize]) -> Result<Tensor, OpError> {
+        let mut y = Vec::with_capacity(shape.iter().product());
+        self.each_window(from, shape, |taps, c| {
+            let Some((&first, rest)) = taps.split_first() else {
+                return Err(OpError::shape("a window lies wholly in the padding"));
+            };
+            let start = y.len();
+            y.extend_from_slice(&x[first..][..c]);
+            for &tap in rest {
+                for (y, &x) in y[start..].iter_mut().zip(&x[tap..][..c]) {
+                    // a number that differs from itself is NaN, and wins
+                    #[allow(clippy::eq_op, reason = "the test for NaN that works for every element type")]
+                    if x > *y || x != x {
+                        *y = x;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(Tensor::new(shape, y))
+    }
+
+    fn mean<S: Scalar>(&self, x: &Tensor, shape: &[usize]) -> Tensor {
+        let (from, x) = (x.shape(), x.as_slice::<S>());
+        let mut y = Vec::with_capacity(shape.iter().product());
+        let mut sums = vec![0.0f64; shape[3]];
+        let mut pixel = 0;
+        self.each_window(from, shape, |taps, c| {
+            sums.fill(0.0);
+            for &tap in taps {
+                sums.iter_mut().zip(&x[tap..][..c]).for_each(|(s, x)| *s += x.wide());
+            }
+            let at = [pixel / shape[2] % shape[1], pixel % shape[2]];
+            let divisor = f64::from(self.counted([from[1], from[2]], at));
+            y.extend(sums.iter().map(|s| S::real(s / divisor)));
+            pixel += 1;
+            Ok(())
+        })
+        .expect("the body never fails");
+        Tensor::new(shape, y)
+    }
+
+    /// Calls `f` with where the taps of each window start, and the number of channels.
+    fn each_window(
+        &self,
+        from: &[usize],
+        shape: &[usize],
+        mut f: impl FnMut(&[usize], usize) -> Result<(), OpError>,
+    ) -> Result<(), OpError> {
+        let (size, c) = ([from[1], from[2]], from[3]);
+        for pixel in 0..shape[0] * shape[1] * shape[2] {
+            let image = pixel / (shape[1] * shape[2]) * size[0] * size[1];
+            let at = [pixel / shape[2] % shape[1], pixel % shape[2]];
+            let taps: Vec<usize> =
+                self.taps_inside(size, at).map(|[row, column]| (image + row * size[1] + column) * c).collect();
+            f(&taps, c)?;
+        }
+        Ok(())
     }
 }

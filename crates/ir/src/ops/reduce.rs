@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::scalar::{Positions, Scalar, strides, with_float};
+use super::{OpError, Operation, arity, checked, infer_of};
+use crate::{DType, Stage, Tensor, Type};
 
 /// Reduces over axes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -29,11 +30,70 @@ impl Operation for Reduce {
     const NAME: &'static str = "reduce";
     const STAGES: &'static [Stage] = &[Stage::Float];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        let x = inputs[0];
+        if x.dtype == DType::Bool {
+            return Err(OpError::DType { operand: 0, expected: "a number", found: x.dtype });
+        }
+        let ascending = self.axes.windows(2).all(|w| w[0] < w[1]);
+        if !ascending || self.axes.last().is_some_and(|&a| a >= x.rank()) {
+            return Err(OpError::shape(format!("axes {:?} do not fit {x}", self.axes)));
+        }
+        if self.axes.iter().any(|&a| x.shape[a] == 0) && self.f != ReduceFn::Sum {
+            return Err(OpError::shape(format!("{x} has nothing to reduce along axes {:?}", self.axes)));
+        }
+        let kept = x.shape.iter().enumerate().filter_map(|(a, &d)| match self.axes.contains(&a) {
+            false => Some(d),
+            true => self.keep.then_some(1),
+        });
+        checked(x.dtype, kept.collect())
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        let (outer, inner) = self.positions(inputs[0].shape());
+        Ok(with_float!(inputs[0], S => {
+            let x = inputs[0].as_slice::<S>();
+            Tensor::new(shape, outer.iter().map(|&o| self.real(inner.iter().map(|&i| x[o + i]))).collect())
+        }, else {
+            let x = inputs[0].to_i64().ok_or_else(|| OpError::Value("an integer beyond 2^63".into()))?;
+            let fold = |&o: &usize| self.integer(inner.iter().map(|&i| x[o + i]));
+            Tensor::from_i64(inputs[0].dtype(), shape, outer.iter().map(fold).collect())
+        }))
+    }
+}
+
+impl Reduce {
+    /// Where each result's elements start, and their distances from there.
+    fn positions(&self, shape: &[usize]) -> (Vec<usize>, Vec<usize>) {
+        let strides = strides(shape);
+        let part = |reduced: bool| {
+            let axes: Vec<usize> = (0..shape.len()).filter(|a| self.axes.contains(a) == reduced).collect();
+            let extents: Vec<usize> = axes.iter().map(|&a| shape[a]).collect();
+            let steps: Vec<isize> = axes.iter().map(|&a| strides[a] as isize).collect();
+            Positions::new(&extents, &steps, 0).collect()
+        };
+        (part(false), part(true))
+    }
+
+    fn real<S: Scalar>(&self, x: impl ExactSizeIterator<Item = S>) -> S {
+        let n = x.len();
+        match self.f {
+            ReduceFn::Sum => S::real(x.map(Scalar::wide).sum()),
+            ReduceFn::Mean => S::real(x.map(Scalar::wide).sum::<f64>() / n as f64),
+            ReduceFn::Max => x.reduce(|a, b| if b > a || b != b { b } else { a }).expect("there are elements"),
+            ReduceFn::Min => x.reduce(|a, b| if b < a || b != b { b } else { a }).expect("there are elements"),
+        }
+    }
+
+    fn integer(&self, x: impl ExactSizeIterator<Item = i64>) -> i64 {
+        let n = x.len() as i64;
+        match self.f {
+            ReduceFn::Sum => x.fold(0, i64::wrapping_add),
+            ReduceFn::Mean => x.fold(0, i64::wrapping_add) / n,
+            ReduceFn::Max => x.max().expect("there are elements"),
+            ReduceFn::Min => x.min().expect("there are elements"),
+        }
     }
 }

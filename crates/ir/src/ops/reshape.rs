@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::{OpError, Operation, arity, infer_of};
+use crate::{Stage, Tensor, Type, elements};
 
 /// The same elements in the same order under another shape.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -12,13 +12,18 @@ pub struct Reshape {
 
 impl Operation for Reshape {
     const NAME: &'static str = "reshape";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        if elements(&self.shape) != elements(&inputs[0].shape) {
+            return Err(OpError::shape(format!("{} does not have the elements of {:?}", inputs[0], self.shape)));
+        }
+        Ok(Type::new(inputs[0].dtype, self.shape.clone()))
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        infer_of(self, inputs)?;
+        Ok(inputs[0].reshaped(self.shape.clone()))
     }
 }

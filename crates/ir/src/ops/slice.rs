@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
+use super::scalar::{Positions, pick, strides};
+use super::{OpError, Operation, arity, infer_of};
 use crate::{Stage, Tensor, Type};
 
 /// Takes `len` elements from `start` on in steps of `step` along each axis; a negative step walks backwards.
@@ -14,15 +15,36 @@ pub struct Slice {
     pub step: Vec<isize>,
 }
 
+impl Slice {
+    fn fits(&self, axis: usize, extent: usize) -> bool {
+        let (start, len, step) = (self.start[axis], self.len[axis], self.step[axis]);
+        if len == 0 {
+            return true;
+        }
+        let last = (len as isize - 1).checked_mul(step).and_then(|d| d.checked_add(start as isize));
+        start < extent && step != 0 && last.is_some_and(|l| l >= 0 && (l as usize) < extent)
+    }
+}
+
 impl Operation for Slice {
     const NAME: &'static str = "slice";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        let (x, rank) = (inputs[0], inputs[0].rank());
+        let ranks = [self.start.len(), self.len.len(), self.step.len()];
+        if ranks != [rank; 3] || !(0..rank).all(|a| self.fits(a, x.shape[a])) {
+            return Err(OpError::shape(format!("{x} has no slice {self:?}")));
+        }
+        Ok(Type::new(x.dtype, self.len.clone()))
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        let own = strides(inputs[0].shape());
+        let start: usize = self.start.iter().zip(&own).map(|(&s, &t)| s * t).sum();
+        let steps: Vec<isize> = self.step.iter().zip(&own).map(|(&s, &t)| s * t as isize).collect();
+        Ok(pick(inputs[0], &shape, Positions::new(&shape, &steps, start as isize)))
     }
 }

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
+use super::scalar::{Scalar, with_float};
+use super::{OpError, Operation, arity, floats, infer_of};
 use crate::{Stage, Tensor, Type};
 
 /// `exp(x − max) / Σ exp(x − max)` along one axis.
@@ -14,11 +15,38 @@ impl Operation for Softmax {
     const NAME: &'static str = "softmax";
     const STAGES: &'static [Stage] = &[Stage::Float];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        floats(inputs)?;
+        if self.axis >= inputs[0].rank() {
+            return Err(OpError::shape(format!("{} has no axis {}", inputs[0], self.axis)));
+        }
+        Ok(Type::new(inputs[0].dtype, inputs[0].shape.clone()))
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        infer_of(self, inputs)?;
+        Ok(with_float!(inputs[0], S => self.body::<S>(inputs[0]), else unreachable!("infer has checked it")))
+    }
+}
+
+impl Softmax {
+    fn body<S: Scalar>(&self, x: &Tensor) -> Tensor {
+        let shape = x.shape();
+        let (n, inner) = (shape[self.axis], shape[self.axis + 1..].iter().product::<usize>());
+        let mut y = x.as_slice::<S>().to_vec();
+        for block in y.chunks_exact_mut((n * inner).max(1)) {
+            for i in 0..inner {
+                let largest = (0..n).map(|k| block[k * inner + i]).fold(S::LOWEST, |a, b| if b > a { b } else { a });
+                let mut sum = 0.0;
+                for k in 0..n {
+                    let e = (block[k * inner + i] - largest).exp();
+                    block[k * inner + i] = e;
+                    sum += e.wide();
+                }
+                (0..n).for_each(|k| block[k * inner + i] = block[k * inner + i] / S::real(sum));
+            }
+        }
+        Tensor::new(shape, y)
     }
 }

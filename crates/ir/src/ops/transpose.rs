@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
+use super::scalar::{Positions, pick, strides};
+use super::{OpError, Operation, arity, infer_of};
 use crate::{Stage, Tensor, Type};
 
 /// Permutes axes: axis `i` of the result is axis `perm[i]` of the operand.
@@ -12,13 +13,22 @@ pub struct Transpose {
 
 impl Operation for Transpose {
     const NAME: &'static str = "transpose";
-    const STAGES: &'static [Stage] = &[Stage::Float];
+    const STAGES: &'static [Stage] = &[Stage::Float, Stage::Integer];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        let mut sorted = self.perm.clone();
+        sorted.sort_unstable();
+        if !sorted.iter().copied().eq(0..inputs[0].rank()) {
+            return Err(OpError::shape(format!("{:?} is no permutation of the axes of {}", self.perm, inputs[0])));
+        }
+        Ok(Type::new(inputs[0].dtype, self.perm.iter().map(|&p| inputs[0].shape[p]).collect::<Vec<_>>()))
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        let shape = infer_of(self, inputs)?.shape;
+        let own = strides(inputs[0].shape());
+        let steps: Vec<isize> = self.perm.iter().map(|&p| own[p] as isize).collect();
+        Ok(pick(inputs[0], &shape, Positions::new(&shape, &steps, 0)))
     }
 }

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation};
-use crate::{Stage, Tensor, Type};
+use super::scalar::{Scalar, with_float};
+use super::{OpError, Operation, arity, infer_of};
+use crate::{DType, Stage, Tensor, Type};
 
 /// An elementwise function of one operand. What can be written with other operations is no variant here.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -35,15 +36,82 @@ pub enum UnaryFn {
     Tanh,
 }
 
+impl UnaryFn {
+    fn takes_integers(self) -> bool {
+        matches!(self, Self::Abs | Self::Neg | Self::Relu | Self::Sign)
+    }
+
+    fn real<S: Scalar>(self, x: S) -> S {
+        match self {
+            Self::Abs => x.unary(f32::abs, f64::abs),
+            Self::Ceil => x.unary(libm::ceilf, libm::ceil),
+            Self::Cos => x.unary(libm::cosf, libm::cos),
+            Self::Erf => x.unary(libm::erff, libm::erf),
+            Self::Exp => x.exp(),
+            Self::Floor => x.unary(libm::floorf, libm::floor),
+            Self::Log => x.unary(libm::logf, libm::log),
+            Self::Neg => -x,
+            Self::Not => unreachable!("infer allows booleans alone"),
+            Self::Reciprocal => S::ONE / x,
+            // NaN stays
+            Self::Relu => if x < S::ZERO { S::ZERO } else { x },
+            Self::Round => x.unary(libm::rintf, libm::rint),
+            Self::Sigmoid => S::ONE / (S::ONE + (-x).exp()),
+            Self::Sign => sign(x),
+            Self::Sin => x.unary(libm::sinf, libm::sin),
+            Self::Sqrt => x.sqrt(),
+            Self::Tanh => x.unary(libm::tanhf, libm::tanh),
+        }
+    }
+
+    fn integer(self, x: i64) -> i64 {
+        match self {
+            Self::Abs => x.wrapping_abs(),
+            Self::Neg => x.wrapping_neg(),
+            Self::Relu => x.max(0),
+            Self::Sign => x.signum(),
+            _ => unreachable!("infer allows floats alone"),
+        }
+    }
+}
+
+fn sign<S: Scalar>(x: S) -> S {
+    if x > S::ZERO {
+        S::ONE
+    } else if x < S::ZERO {
+        -S::ONE
+    } else {
+        x
+    }
+}
+
 impl Operation for Unary {
     const NAME: &'static str = "unary";
     const STAGES: &'static [Stage] = &[Stage::Float];
 
-    fn infer(&self, _inputs: &[&Type]) -> Result<Type, OpError> {
-        Err(OpError::shape("no shape rule"))
+    fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
+        arity(inputs, 1..=1, "1")?;
+        let found = inputs[0].dtype;
+        let expected = match self.0 {
+            UnaryFn::Not if found != DType::Bool => "bool",
+            UnaryFn::Not => return Ok(Type::new(found, inputs[0].shape.clone())),
+            f if !found.is_float() && (found == DType::Bool || !f.takes_integers()) => "a float",
+            _ => return Ok(Type::new(found, inputs[0].shape.clone())),
+        };
+        Err(OpError::DType { operand: 0, expected, found })
     }
 
-    fn eval(&self, _inputs: &[&Tensor]) -> Result<Tensor, OpError> {
-        Err(OpError::shape("no body"))
+    fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
+        infer_of(self, inputs)?;
+        let (x, shape) = (inputs[0], inputs[0].shape());
+        if self.0 == UnaryFn::Not {
+            return Ok(Tensor::new(shape, x.as_slice::<bool>().iter().map(|b| !b).collect()));
+        }
+        Ok(with_float!(x, S => {
+            Tensor::new(shape, x.as_slice::<S>().iter().map(|&x| self.0.real(x)).collect())
+        }, else {
+            let wide = x.to_i64().ok_or_else(|| OpError::Value("an integer beyond 2^63".into()))?;
+            Tensor::from_i64(x.dtype(), shape, wide.into_iter().map(|x| self.0.integer(x)).collect())
+        }))
     }
 }

@@ -1,0 +1,175 @@
+use crate::{Element, Tensor};
+
+/// The float types that reference bodies are written over.
+pub(crate) trait Scalar:
+    Element
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+    + std::ops::AddAssign
+    + std::iter::Sum
+    + ndarray::LinalgScalar
+{
+    const ZERO: Self;
+    const ONE: Self;
+    const LOWEST: Self;
+    fn real(x: f64) -> Self;
+    fn wide(self) -> f64;
+    fn exp(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn unary(self, f: fn(f32) -> f32, g: fn(f64) -> f64) -> Self;
+    fn binary(self, y: Self, f: fn(f32, f32) -> f32, g: fn(f64, f64) -> f64) -> Self;
+}
+
+macro_rules! scalar {
+    ($t:ty, $exp:path, $sqrt:path, $pick:ident) => {
+        impl Scalar for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const LOWEST: Self = <$t>::NEG_INFINITY;
+            fn real(x: f64) -> Self {
+                x as $t
+            }
+            fn wide(self) -> f64 {
+                self.into()
+            }
+            fn exp(self) -> Self {
+                $exp(self)
+            }
+            fn sqrt(self) -> Self {
+                $sqrt(self)
+            }
+            fn unary(self, f: fn(f32) -> f32, g: fn(f64) -> f64) -> Self {
+                $pick!(f, g)(self)
+            }
+            fn binary(self, y: Self, f: fn(f32, f32) -> f32, g: fn(f64, f64) -> f64) -> Self {
+                $pick!(f, g)(self, y)
+            }
+        }
+    };
+}
+
+macro_rules! first {
+    ($f:ident, $g:ident) => {{
+        let _ = $g;
+        $f
+    }};
+}
+
+macro_rules! second {
+    ($f:ident, $g:ident) => {{
+        let _ = $f;
+        $g
+    }};
+}
+
+scalar!(f32, libm::expf, libm::sqrtf, first);
+scalar!(f64, libm::exp, libm::sqrt, second);
+
+/// `c[m, n] = a[m, k] · b[n, k]ᵀ`, all row-major, through a blocked product whose sums do not depend on threads.
+pub(crate) fn product_transposed<S: Scalar>(a: &[S], b: &[S], c: &mut [S], [m, n, k]: [usize; 3]) {
+    let fits = "the slices have the extents that were given";
+    let a = ndarray::ArrayView2::from_shape((m, k), a).expect(fits);
+    let b = ndarray::ArrayView2::from_shape((n, k), b).expect(fits);
+    let mut c = ndarray::ArrayViewMut2::from_shape((m, n), c).expect(fits);
+    ndarray::linalg::general_mat_mul(S::ONE, &a, &b.t(), S::ZERO, &mut c);
+}
+
+/// `c[m, n] = a[m, k] · b[k, n]`, as [`product_transposed`].
+pub(crate) fn product<S: Scalar>(a: &[S], b: &[S], c: &mut [S], [m, n, k]: [usize; 3]) {
+    let fits = "the slices have the extents that were given";
+    let a = ndarray::ArrayView2::from_shape((m, k), a).expect(fits);
+    let b = ndarray::ArrayView2::from_shape((k, n), b).expect(fits);
+    let mut c = ndarray::ArrayViewMut2::from_shape((m, n), c).expect(fits);
+    ndarray::linalg::general_mat_mul(S::ONE, &a, &b, S::ZERO, &mut c);
+}
+
+/// Calls the body with `$s` as the float type of a tensor.
+macro_rules! with_float {
+    ($tensor:expr, $s:ident => $body:expr, else $other:expr) => {
+        match $tensor.dtype() {
+            $crate::DType::F32 => {
+                type $s = f32;
+                $body
+            }
+            $crate::DType::F64 => {
+                type $s = f64;
+                $body
+            }
+            _ => $other,
+        }
+    };
+}
+pub(crate) use with_float;
+
+/// Row-major strides in elements.
+pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1; shape.len()];
+    for a in (1..shape.len()).rev() {
+        strides[a - 1] = strides[a] * shape[a];
+    }
+    strides
+}
+
+/// Elements picked by their positions in the operand, of any type.
+pub(crate) fn pick(x: &Tensor, shape: &[usize], positions: impl Iterator<Item = usize>) -> Tensor {
+    crate::with_data!(x.data(), v => Tensor::new(shape, positions.map(|p| v[p]).collect()))
+}
+
+/// Positions in an operand of all elements of a strided view, row-major.
+pub(crate) struct Positions<'a> {
+    shape: &'a [usize],
+    strides: &'a [isize],
+    index: Vec<usize>,
+    at: isize,
+    left: usize,
+}
+
+impl<'a> Positions<'a> {
+    pub(crate) fn new(shape: &'a [usize], strides: &'a [isize], start: isize) -> Self {
+        Self {
+            shape,
+            strides,
+            index: vec![0; shape.len()],
+            at: start,
+            left: shape.iter().product(),
+        }
+    }
+}
+
+impl Iterator for Positions<'_> {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        self.left = self.left.checked_sub(1)?;
+        let here = self.at as usize;
+        for a in (0..self.shape.len()).rev() {
+            self.index[a] += 1;
+            self.at += self.strides[a];
+            if self.index[a] < self.shape[a] {
+                break;
+            }
+            self.at -= self.strides[a] * self.shape[a] as isize;
+            self.index[a] = 0;
+        }
+        Some(here)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+/// Strides of an operand that is broadcast to a shape; 0 along repeated axes.
+pub(crate) fn broadcast_strides(operand: &[usize], result: &[usize]) -> Vec<isize> {
+    let own = strides(operand);
+    let missing = result.len() - operand.len();
+    (0..result.len())
+        .map(|a| match a.checked_sub(missing) {
+            Some(k) if operand[k] != 1 => own[k] as isize,
+            _ => 0,
+        })
+        .collect()
+}
