@@ -24,7 +24,7 @@ const ROWS: &[Row] = &[
         "sdot",
     ),
     generic(OpCode::Mulhi, Type::I32.x(4), &[Neon], "smull"),
-    generic(OpCode::Requant, Type::I32.x(4), &[Neon], "smull"),
+    generic(OpCode::Requant, Type::I32.x(4), &[Neon], "smlal"),
     generic(OpCode::Zip4, Type::I8.x(16), &[Neon], "zip1"),
     sequence(
         OpCode::Pack4U8,

@@ -163,7 +163,7 @@ const ROWS: &[Row] = &[
         Type::I8.x(64),
         Sequence::Permute128,
         &[Avx512vbmi],
-        "vpermi2b",
+        "vpermt2b",
     ),
     sequence(
         OpCode::Lut256,

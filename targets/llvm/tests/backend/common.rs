@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// A small generator of repeatable random numbers.
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -19,22 +19,22 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
         (0..n).map(|_| self.next() as u8).collect()
     }
 }
 
 /// One use of an operation.
 #[derive(Clone, Debug)]
-pub struct Case {
-    pub code: OpCode,
-    pub ty: Type,
-    pub args: Vec<Type>,
-    pub attr: Attr,
+pub(crate) struct Case {
+    pub(crate) code: OpCode,
+    pub(crate) ty: Type,
+    pub(crate) args: Vec<Type>,
+    pub(crate) attr: Attr,
 }
 
 impl Case {
-    pub fn new(code: OpCode, ty: Type, args: &[Type], attr: Attr) -> Self {
+    pub(crate) fn new(code: OpCode, ty: Type, args: &[Type], attr: Attr) -> Self {
         Self {
             code,
             ty,
@@ -44,7 +44,7 @@ impl Case {
     }
 
     /// The use that a row's operation and result type stand for; several where an attribute chooses.
-    pub fn of_row(code: OpCode, ty: Type) -> Vec<Self> {
+    pub(crate) fn of_row(code: OpCode, ty: Type) -> Vec<Self> {
         let same = |n| {
             vec![Self {
                 code,
@@ -79,13 +79,13 @@ impl Case {
         }
     }
 
-    pub fn input_bytes(&self) -> usize {
+    pub(crate) fn input_bytes(&self) -> usize {
         let table = if self.code == OpCode::Lut256 { 256 } else { 0 };
         self.args.iter().map(|t| t.bytes()).sum::<usize>() + table
     }
 
     /// Random operands in the operation's domain, then the table where there is one.
-    pub fn input(&self, random: &mut Random) -> Vec<u8> {
+    pub(crate) fn input(&self, random: &mut Random) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (k, ty) in self.args.iter().enumerate() {
             for _ in 0..ty.lanes {
@@ -108,7 +108,7 @@ impl Case {
         }
     }
 
-    pub fn kernel(&self, name: &str) -> Kernel {
+    pub(crate) fn kernel(&self, name: &str) -> Kernel {
         let mut b = Builder::new(name);
         let x = b.buffer("x", Role::In, self.input_bytes());
         let y = b.buffer("y", Role::Out, self.ty.bytes());
@@ -130,7 +130,7 @@ impl Case {
 }
 
 /// A program of one call for each case, with an input and an output each.
-pub fn program(cases: &[Case]) -> Program {
+pub(crate) fn program(cases: &[Case]) -> Program {
     let kernels: Vec<_> = cases
         .iter()
         .enumerate()
@@ -152,7 +152,7 @@ pub fn program(cases: &[Case]) -> Program {
 }
 
 /// Every level on every family it exists for, with all its optional features and with none, where they differ.
-pub fn targets() -> Vec<ResolvedTarget> {
+pub(crate) fn targets() -> Vec<ResolvedTarget> {
     let mut all = Vec::new();
     for level in ALL {
         for arch in level.archs {
@@ -171,12 +171,12 @@ pub fn targets() -> Vec<ResolvedTarget> {
 }
 
 /// How code for a target can run here.
-pub enum Machine {
+pub(crate) enum Machine {
     Host,
     Emulator,
 }
 
-pub fn machine(target: &ResolvedTarget) -> Option<Machine> {
+pub(crate) fn machine(target: &ResolvedTarget) -> Option<Machine> {
     let host = resolve(None, None).expect("the host has a level");
     let has = |f: &Feature| host.features.contains(f) || f.probe() == Probe::Base;
     let found = |tool: &str| {
@@ -196,7 +196,11 @@ pub fn machine(target: &ResolvedTarget) -> Option<Machine> {
 }
 
 /// Runs a program's object; `None` (with a line that says so) where this machine cannot.
-pub fn run(program: &Program, target: &ResolvedTarget, inputs: &[Vec<u8>]) -> Option<Vec<Vec<u8>>> {
+pub(crate) fn run(
+    program: &Program,
+    target: &ResolvedTarget,
+    inputs: &[Vec<u8>],
+) -> Option<Vec<Vec<u8>>> {
     let object = emit(program, target, &Options::default())
         .expect("the program is well-formed")
         .object;
@@ -226,7 +230,7 @@ fn link(compiler: &str, folder: &Path, args: &[&str]) {
 
 #[repr(align(64))]
 #[derive(Clone, Copy)]
-struct Line([u8; 64]);
+struct Line(#[allow(dead_code)] [u8; 64]);
 
 fn run_here(program: &Program, folder: &Path, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
     link("cc", folder, &["-shared", "-nostdlib", "-o", "t.so", "t.o"]);
@@ -328,7 +332,7 @@ fn run_emulated(program: &Program, folder: &Path, inputs: &[Vec<u8>]) -> Vec<Vec
 }
 
 /// Runs a program on random inputs and compares every output with the interpreter's.
-pub fn compare(cases: &[Case], target: &ResolvedTarget, seed: u64) {
+pub(crate) fn compare(cases: &[Case], target: &ResolvedTarget, seed: u64) {
     let program = program(cases);
     let mut random = Random(seed);
     let inputs: Vec<_> = cases.iter().map(|c| c.input(&mut random)).collect();

@@ -1,8 +1,6 @@
 //! Every row of every level: the instruction appears, and the value is the interpreter's.
 
-mod common;
-
-use common::{Case, compare, program, targets};
+use crate::common::{Case, compare, program, targets};
 use lowbit_llvm::{Options, disassemble, emit, scan};
 use lowbit_targets::{ResolvedTarget, Row};
 

@@ -1,0 +1,6 @@
+//! Machine code against the interpreter, on every target that this machine can run.
+
+mod common;
+mod ops;
+mod rows;
+mod tiles;
