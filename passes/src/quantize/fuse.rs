@@ -86,36 +86,33 @@ impl Fusion {
         self.roots.get(&v).copied().unwrap_or(v)
     }
 
-    /// Groups from the end, so that of two convolutions that are added the later one takes the sum in.
+    /// Convolutions from the end, so that of two that are added the later one takes the sum in; then the sums left.
     fn find_groups(&mut self, graph: &Graph, users: &Users) {
-        let nodes: Vec<_> = graph.nodes().collect();
-        for &(id, node) in nodes.iter().rev() {
-            let conv = matches!(node.op, Op::Conv(_));
-            if self.roles.contains_key(&id) || !(conv || is_sum(graph, node)) {
-                continue;
-            }
-            let mut chain = Chain::new(id, node.output);
-            chain.follow(self, graph, users, conv);
-            let group = chain.group;
-            for n in chain.nodes {
-                self.roles.insert(n, Role::Absorbed);
-            }
-            let end = graph
-                .producer(group.output)
-                .expect("a group ends in a node");
-            let end = nodes
-                .iter()
-                .find(|(_, n)| n.output == end.output)
-                .expect("it is in the graph")
-                .0;
-            self.roles.insert(
-                end,
-                if conv {
+        let producers: HashMap<ValueId, NodeId> =
+            graph.nodes().map(|(id, n)| (n.output, id)).collect();
+        for conv in [true, false] {
+            for (id, node) in graph.nodes().collect::<Vec<_>>().into_iter().rev() {
+                let root = if conv {
+                    matches!(node.op, Op::Conv(_))
+                } else {
+                    is_sum(graph, node)
+                };
+                if self.roles.contains_key(&id) || !root {
+                    continue;
+                }
+                let mut chain = Chain::new(id, node.output);
+                chain.follow(self, graph, users, conv);
+                let group = chain.group;
+                for n in chain.nodes {
+                    self.roles.insert(n, Role::Absorbed);
+                }
+                let role = if conv {
                     Role::Conv(group)
                 } else {
                     Role::Clamped(group)
-                },
-            );
+                };
+                self.roles.insert(producers[&group.output], role);
+            }
         }
     }
 

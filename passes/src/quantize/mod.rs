@@ -15,6 +15,8 @@ mod params;
 mod product;
 mod shape;
 mod softmax;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 
