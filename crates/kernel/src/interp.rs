@@ -127,11 +127,14 @@ impl Machine<'_> {
         })
     }
 
-    fn position(&self, at: &Addr) -> i64 {
-        let affine = at.terms.iter().fold(at.offset, |sum, (var, stride)| {
-            sum + self.counters[var.index()] * stride
-        });
-        affine + at.index.map_or(0, |(v, scale)| self.get(v).1[0] * scale)
+    fn position(&self, at: &Addr) -> i128 {
+        let bytes = |count: i64, size: i64| i128::from(count) * i128::from(size);
+        let affine = at
+            .terms
+            .iter()
+            .map(|(var, stride)| bytes(self.counters[var.index()], *stride));
+        let dynamic = at.index.map(|(v, scale)| bytes(self.get(v).1[0], scale));
+        i128::from(at.offset) + affine.chain(dynamic).sum::<i128>()
     }
 
     fn range(
@@ -146,7 +149,7 @@ impl Machine<'_> {
             Ok(start) if start + bytes <= end => Ok(start..start + bytes),
             _ => Err(format!(
                 "bytes {start}..{} of @{}, which ends at {end}",
-                start + bytes as i64,
+                start + bytes as i128,
                 buffer.name
             )),
         }

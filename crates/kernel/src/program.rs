@@ -150,7 +150,7 @@ impl Program {
             Place::Input(k) => (0, lookup(&self.inputs, k)?, false, 1),
             Place::Output(k) => (0, lookup(&self.outputs, k)?, true, 1),
         };
-        let end = start + buffer.len + buffer.slack;
+        let end = start.saturating_add(buffer.len + buffer.slack);
         if end > size {
             return Err(format!("it ends at byte {end} of {size}"));
         }

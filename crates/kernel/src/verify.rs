@@ -40,6 +40,12 @@ pub(crate) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(word) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
+/// No buffer or stride is larger than this many bytes.
+const LARGEST: usize = 1 << 40;
+
+/// Values and loops are numbered below this, so that tables by number stay small.
+const MOST: u32 = 1 << 20;
+
 struct Checker<'a> {
     kernel: &'a Kernel,
     types: HashMap<Val, Type>,
@@ -124,7 +130,7 @@ impl Checker<'_> {
     }
 
     fn looped(&mut self, f: &For) -> Checked {
-        if f.trips == 0 || !self.vars.insert(f.var) {
+        if f.trips == 0 || f.var.0 >= MOST || !self.vars.insert(f.var) {
             return Err(format!(
                 "loop {} has no trips or is not the only loop of its name",
                 f.var
@@ -164,6 +170,9 @@ impl Checker<'_> {
     }
 
     fn define(&mut self, v: Val, ty: Type) -> Checked {
+        if v.0 >= MOST {
+            return Err(format!("{v} is numbered higher than {MOST}"));
+        }
         self.visible.insert(v);
         match self.types.insert(v, ty) {
             None => Ok(()),
@@ -181,6 +190,18 @@ impl Checker<'_> {
     fn address(&self, at: &Addr) -> Checked {
         if at.buffer.index() >= self.kernel.buffers.len() {
             return Err(format!("there is no buffer {}", at.buffer));
+        }
+        let numbers = at
+            .terms
+            .iter()
+            .map(|t| t.1)
+            .chain(at.index.map(|i| i.1))
+            .chain([at.offset]);
+        if let Some(n) = numbers
+            .into_iter()
+            .find(|n| n.unsigned_abs() > LARGEST as u64)
+        {
+            return Err(format!("{n} is no sensible number of bytes"));
         }
         let mut seen = HashSet::new();
         for (var, _) in &at.terms {
@@ -203,11 +224,11 @@ impl Checker<'_> {
         }
         let (lo, hi) = self.span(at);
         let buffer = &self.kernel.buffers[at.buffer.index()];
-        let end = (buffer.len + if load { buffer.slack } else { 0 }) as i64;
-        if lo < 0 || hi + bytes as i64 > end {
+        let end = (buffer.len + if load { buffer.slack } else { 0 }) as i128;
+        let last = hi + bytes as i128;
+        if lo < 0 || last > end {
             return Err(format!(
-                "bytes {lo}..{} of @{}, which ends at {end}",
-                hi + bytes as i64,
+                "bytes {lo}..{last} of @{}, which ends at {end}",
                 buffer.name
             ));
         }
@@ -215,11 +236,12 @@ impl Checker<'_> {
     }
 
     /// Smallest and largest first byte over all loop values.
-    fn span(&self, at: &Addr) -> (i64, i64) {
+    fn span(&self, at: &Addr) -> (i128, i128) {
+        let offset = i128::from(at.offset);
         at.terms
             .iter()
-            .fold((at.offset, at.offset), |(lo, hi), (var, stride)| {
-                let reach = i64::from(self.trips[var] - 1) * stride;
+            .fold((offset, offset), |(lo, hi), (var, stride)| {
+                let reach = i128::from(self.trips[var] - 1) * i128::from(*stride);
                 (lo + reach.min(0), hi + reach.max(0))
             })
     }
@@ -228,6 +250,9 @@ impl Checker<'_> {
 fn check_buffer(b: &Buffer) -> Checked {
     if !is_name(&b.name) {
         return Err(format!("buffer name `{}` is no identifier", b.name));
+    }
+    if b.len > LARGEST || b.slack > LARGEST {
+        return Err(format!("@{} is larger than {LARGEST} bytes", b.name));
     }
     if !b.align.is_power_of_two() || b.align > 64 {
         return Err(format!(

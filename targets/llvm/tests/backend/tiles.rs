@@ -121,4 +121,29 @@ fn a_tile_of_28_accumulators_never_touches_the_stack() {
     .asm
     .unwrap();
     let lines = body(&asm, "tile");
+    let dots = lines.iter().filter(|l| l.contains("vpdpbusd")).count();
+    assert_eq!(dots, 28, "the tile is one loop body");
+    let spills: Vec<_> = lines
+        .iter()
+        .filter(|l| l.contains("(%rsp)") && l.contains("zmm"))
+        .collect();
+    assert!(spills.is_empty(), "{spills:?}");
+}
+
+#[test]
+fn tiles_compute_what_the_interpreter_does() {
+    let tile = Tile {
+        pixels: 6,
+        vectors: 2,
+        depth: 9,
+        blocks: 3,
+    };
+    for target in targets() {
+        let program = tile.program(&target);
+        let input = Random(11).bytes(program.inputs[0]);
+        let expected = program.run(&[&input]).unwrap();
+        if let Some(found) = run(&program, &target, &[input]) {
+            assert_eq!(found, expected, "{} {}", target.level.name, target.triple);
+        }
+    }
 }

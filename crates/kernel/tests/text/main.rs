@@ -1,0 +1,6 @@
+//! Text form, verifier and interpreter.
+
+mod interpret;
+mod malformed;
+mod random;
+mod round_trip;
