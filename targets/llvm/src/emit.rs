@@ -24,9 +24,10 @@ use std::ffi::{CStr, c_void};
 use std::sync::Once;
 use thiserror::Error;
 
-/// Optimisations in order. Loops are never unrolled, vectorised or turned into library calls: the kernel text decides.
-const PASSES: &str = "function(early-cse<memssa>,instcombine<no-verify-fixpoint>,loop-mssa(licm),\
-                      early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,adce)";
+/// Optimisations in order. Loops are never unrolled, vectorised or turned into library calls: the kernel text decides. Nothing
+/// is moved out of loops here either: selection sees one block at a time and must find sign extensions next to their products,
+/// and LLVM moves what is invariant after selection, as far as registers allow.
+const PASSES: &str = "function(early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,early-cse<memssa>,adce)";
 
 /// What to emit besides the object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -232,10 +232,74 @@ fn link(compiler: &str, folder: &Path, args: &[&str]) {
 #[derive(Clone, Copy)]
 struct Line(#[allow(dead_code)] [u8; 64]);
 
+type Run = unsafe extern "C" fn(*const *const u8, *const *mut u8, *mut Line) -> i32;
+type Step = unsafe extern "C" fn(i32, *const *const u8, *const *mut u8, *mut Line) -> i32;
+type Check = unsafe extern "C" fn() -> i32;
+
+/// An object in this process.
+pub(crate) struct Loaded {
+    library: libloading::Library,
+    name: String,
+}
+
+impl Loaded {
+    /// Links and maps `t.o` of a folder, an object just emitted for a program of that name.
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+        link("cc", folder, &["-shared", "-nostdlib", "-o", "t.so", "t.o"]);
+        // SAFETY: the object has no initialisers.
+        let library = unsafe { libloading::Library::new(folder.join("t.so")) };
+        Self {
+            library: library.expect("the object loads"),
+            name: name.to_owned(),
+        }
+    }
+
+    fn symbol<T>(&self, name: &str) -> libloading::Symbol<'_, T> {
+        // SAFETY: callers name the type that the backend documents for the symbol.
+        unsafe { self.library.get(format!("{}_{name}", self.name).as_bytes()) }.expect("exported")
+    }
+
+    pub(crate) fn check(&self) -> i32 {
+        let check = self.symbol::<Check>("check_cpu");
+        // SAFETY: it takes nothing.
+        unsafe { check() }
+    }
+
+    /// Runs it, or one step of it. Buffers must have the program's sizes, or be null.
+    pub(crate) fn run(
+        &self,
+        step: Option<i32>,
+        inputs: &[*const u8],
+        outputs: &[*mut u8],
+        arena: *mut u8,
+    ) -> i32 {
+        let (inputs, outputs, arena) = (inputs.as_ptr(), outputs.as_ptr(), arena.cast());
+        // SAFETY: the object is the one emitted for the caller's program, whose sizes the buffers have.
+        unsafe {
+            match step {
+                Some(k) => self.symbol::<Step>("step")(k, inputs, outputs, arena),
+                None => self.symbol::<Run>("run")(inputs, outputs, arena),
+            }
+        }
+    }
+}
+
+/// An arena of zeros, aligned.
+pub(crate) struct Arena(Vec<Line>);
+
+impl Arena {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(vec![Line([0; 64]); bytes.div_ceil(64).max(1)])
+    }
+
+    pub(crate) fn pointer(&mut self) -> *mut u8 {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
 fn run_here(program: &Program, folder: &Path, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    link("cc", folder, &["-shared", "-nostdlib", "-o", "t.so", "t.o"]);
-    type Run = unsafe extern "C" fn(*const *const u8, *const *mut u8, *mut Line) -> i32;
-    type Check = unsafe extern "C" fn() -> i32;
+    let loaded = Loaded::new(folder, &program.name);
+    assert_eq!(loaded.check(), 0, "this processor has the features");
     let mut outputs: Vec<_> = program
         .outputs
         .iter()
@@ -243,19 +307,8 @@ fn run_here(program: &Program, folder: &Path, inputs: &[Vec<u8>]) -> Vec<Vec<u8>
         .collect();
     let ins: Vec<_> = inputs.iter().map(|x| x.as_ptr()).collect();
     let outs: Vec<_> = outputs.iter_mut().map(|y| y.as_mut_ptr()).collect();
-    let mut arena = vec![Line([0; 64]); program.arena_bytes.div_ceil(64).max(1)];
-    let symbol = |name: &str| format!("{}_{name}", program.name);
-    // SAFETY: the object is the one just emitted for this program, and the buffers have the program's sizes.
-    unsafe {
-        let library = libloading::Library::new(folder.join("t.so")).expect("the object loads");
-        let check: libloading::Symbol<'_, Check> = library
-            .get(symbol("check_cpu").as_bytes())
-            .expect("exported");
-        assert_eq!(check(), 0, "this processor has the features");
-        let run: libloading::Symbol<'_, Run> =
-            library.get(symbol("run").as_bytes()).expect("exported");
-        assert_eq!(run(ins.as_ptr(), outs.as_ptr(), arena.as_mut_ptr()), 0);
-    }
+    let mut arena = Arena::new(program.arena_bytes);
+    assert_eq!(loaded.run(None, &ins, &outs, arena.pointer()), 0);
     for (y, &n) in outputs.iter_mut().zip(&program.outputs) {
         assert!(
             y[n..].iter().all(|&b| b == 0xa5),

@@ -1,6 +1,7 @@
 //! Machine code against the interpreter, on every target that this machine can run.
 
 mod common;
+mod entries;
 mod kernels;
 mod ops;
 mod rows;
