@@ -8,6 +8,8 @@ use lowbit_kernel::{OpCode, Type};
 pub enum Sequence {
     /// `dot4`, `dot4s`: bytes split into even and odd 16-bit lanes, two `pmaddwd`, whose sums of two products never saturate.
     MaddEvenOdd,
+    /// `dot4_narrow`: `pmaddubsw`, `pmaddwd` by ones and an addition.
+    MaddBytes,
     /// `dot2`: `pmaddwd` and an addition.
     Madd,
     /// `mulhi`, `requant`: even and odd lanes multiplied to 64 bits apart.

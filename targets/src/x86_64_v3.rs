@@ -33,6 +33,20 @@ const ROWS: &[Row] = &[
         "vpmaddwd",
     ),
     sequence(
+        OpCode::Dot4Narrow,
+        Type::I32.x(8),
+        Sequence::MaddBytes,
+        &[Avx2],
+        "vpmaddubsw",
+    ),
+    sequence(
+        OpCode::Dot4Narrow,
+        Type::I32.x(4),
+        Sequence::MaddBytes,
+        &[Feature::Ssse3],
+        "vpmaddubsw",
+    ),
+    sequence(
         OpCode::Dot4s,
         Type::I32.x(8),
         Sequence::MaddEvenOdd,

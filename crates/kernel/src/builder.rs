@@ -302,6 +302,11 @@ impl Builder {
         self.op(OpCode::Dot4, self.ty(acc), &[acc, a, w], Attr::None)
     }
 
+    /// As [`Builder::dot4`], where sums of two neighbouring products are proved to fit 16 bits.
+    pub fn dot4_narrow(&mut self, acc: Val, a: Val, w: Val) -> Val {
+        self.op(OpCode::Dot4Narrow, self.ty(acc), &[acc, a, w], Attr::None)
+    }
+
     /// `acc + Σ a·w` over groups of 4 bytes, both signed.
     pub fn dot4s(&mut self, acc: Val, a: Val, w: Val) -> Val {
         self.op(OpCode::Dot4s, self.ty(acc), &[acc, a, w], Attr::None)

@@ -220,7 +220,7 @@ impl Frames {
         let deepest = program
             .kernels
             .iter()
-            .map(|k| self.of(&k.name))
+            .map(|k| self.of(&kernel::symbol(k)))
             .max()
             .unwrap_or(0);
         self.of(&format!("{}_run", program.name)) + deepest

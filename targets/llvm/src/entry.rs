@@ -187,7 +187,7 @@ pub(crate) fn define_consts<'c>(g: &Generator<'c>, program: &Program) -> Option<
         return None;
     }
     let bytes = g.context.const_string(&program.consts, false);
-    let global = g.module.add_global(bytes.get_type(), None, "consts");
+    let global = g.module.add_global(bytes.get_type(), None, "constants.all");
     global.set_initializer(&bytes);
     global.set_constant(true);
     global.set_linkage(Linkage::Internal);

@@ -29,6 +29,11 @@ struct Lowering<'a, 'c> {
     counters: HashMap<LoopVar, Counter<'c>>,
 }
 
+/// Name of a kernel's function; the dot keeps it apart from every exported name.
+pub(crate) fn symbol(kernel: &Kernel) -> String {
+    format!("kernel.{}", kernel.name)
+}
+
 /// Declares and defines the kernel's function.
 pub(crate) fn define<'c>(
     g: &Generator<'c>,
@@ -37,7 +42,7 @@ pub(crate) fn define<'c>(
 ) -> FunctionValue<'c> {
     let pointer = g.context.ptr_type(Default::default()).into();
     let function = g.function(
-        &kernel.name,
+        &symbol(kernel),
         &vec![pointer; kernel.buffers.len()],
         None,
         Linkage::Internal,

@@ -8,6 +8,7 @@ use lowbit_kernel::{Attr, OpCode, Scalar, Type};
 use lowbit_targets::{ResolvedTarget, Rule};
 
 /// One operation with its operands lowered.
+#[derive(Clone)]
 pub(crate) struct Use<'a, 'c> {
     pub(crate) code: OpCode,
     pub(crate) ty: Type,
@@ -25,6 +26,14 @@ pub(crate) fn lower<'c>(g: &Generator<'c>, target: &ResolvedTarget, u: &Use<'_, 
         Some(Rule::Intrinsic { name, as_acc }) => rules::intrinsic(g, u, name, as_acc),
         Some(Rule::Sequence(sequence)) => rules::sequence(g, target, u, sequence),
         None => match target.split_row(u.code, u.ty) {
+            None if u.code == OpCode::Dot4Narrow => lower(
+                g,
+                target,
+                &Use {
+                    code: OpCode::Dot4,
+                    ..u.clone()
+                },
+            ),
             Some(row) if row.rule != Rule::Generic => split(g, target, u, row.ty),
             _ => plain(g, u),
         },

@@ -21,6 +21,7 @@ pub(crate) fn sequence<'c>(
 ) -> V<'c> {
     match sequence {
         Sequence::MaddEvenOdd => madd_even_odd(g, u),
+        Sequence::MaddBytes => madd_bytes(g, u),
         Sequence::Madd => g.add(u.args[0], madd(g, u.ty, u.args[1], u.args[2])),
         Sequence::EvenOdd64 => even_odd(g, u),
         Sequence::Pack => pack(g, u),
@@ -51,6 +52,17 @@ fn madd<'c>(g: &Generator<'c>, ty: Type, a: V<'c>, b: V<'c>) -> V<'c> {
         "llvm.x86.avx512.pmaddw.d.512",
     ];
     g.intrinsic(by_width(ty.bytes(), names), ty, &[a, b])
+}
+
+fn madd_bytes<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {
+    let words = Type::new(Scalar::I16, u.ty.lanes * 2);
+    let names = [
+        "llvm.x86.ssse3.pmadd.ub.sw.128",
+        "llvm.x86.avx2.pmadd.ub.sw",
+        "llvm.x86.avx512.pmaddubs.w.512",
+    ];
+    let pairs = g.intrinsic(by_width(u.ty.bytes(), names), words, &u.args[1..]);
+    g.add(u.args[0], madd(g, u.ty, pairs, g.constant(words, 1)))
 }
 
 fn madd_even_odd<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {

@@ -48,6 +48,25 @@ pub(super) static DOT4S: Def = Def {
     reads: reads_nothing,
 };
 
+pub(super) static DOT4_NARROW: Def = Def {
+    name: "dot4_narrow",
+    arity: 3,
+    attr: AttrKind::None,
+    check: |sig| check_dot(sig, Scalar::I8),
+    eval: |call| {
+        let pairs = call.args[1].chunks(2).zip(call.args[2].chunks(2));
+        let product = |(&a, &w): (&i64, &i64)| Scalar::I8.unsigned(a) as i64 * w;
+        let mut sums = pairs.map(|(a, w)| a.iter().zip(w).map(product).sum::<i64>());
+        match sums.find(|&sum| Scalar::I16.wrap(sum) != sum) {
+            Some(sum) => Err(format!(
+                "the sum {sum} of two products does not fit 16 bits"
+            )),
+            None => (DOT4.eval)(call),
+        }
+    },
+    reads: reads_nothing,
+};
+
 pub(super) static DOT2: Def = Def {
     name: "dot2",
     arity: 3,

@@ -238,6 +238,14 @@ impl Author {
                 Some((ty, vec![self.value(ty), self.value(ty)], Attr::List(list)))
             }
             OpCode::Dot4 | OpCode::Dot4s => self.dot(acc, Type::I8.x(4 * acc.lanes)),
+            OpCode::Dot4Narrow => {
+                let factor = Type::I8.x(4 * acc.lanes);
+                let (any, mask) = (self.value(factor), self.b.constant(factor, 63));
+                plain(
+                    acc,
+                    vec![self.value(acc), self.value(factor), self.b.and(any, mask)],
+                )
+            }
             OpCode::Dot2 => self.dot(Type::I32.x(4), Type::I16.x(8)),
             OpCode::Mulhi => plain(acc, vec![self.value(acc), self.value(acc)]),
             OpCode::Requant => {

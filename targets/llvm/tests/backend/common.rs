@@ -2,7 +2,7 @@
 
 use lowbit_kernel::{Attr, Builder, Call, Kernel, OpCode, Place, Program, Role, Scalar, Type};
 use lowbit_llvm::{Options, emit};
-use lowbit_targets::{ALL, Arch, Feature, Probe, ResolvedTarget, resolve};
+use lowbit_targets::{ALL, Arch, Probe, ResolvedTarget, resolve};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -63,7 +63,7 @@ impl Case {
             )]
         };
         match code {
-            OpCode::Dot4 | OpCode::Dot4s => dot(Scalar::I8),
+            OpCode::Dot4 | OpCode::Dot4Narrow | OpCode::Dot4s => dot(Scalar::I8),
             OpCode::Dot2 => dot(Scalar::I16),
             OpCode::Pack4U8 => vec![Self::new(
                 code,
@@ -103,6 +103,7 @@ impl Case {
             (OpCode::Shl | OpCode::Ashr | OpCode::Lshr, 1) => x % u64::from(scalar.bits()),
             (OpCode::Requant, 2) => 1 + x % 62,
             (OpCode::Udiv, 1) => x | 1,
+            (OpCode::Dot4Narrow, 2) => (x % 127).wrapping_sub(63),
             // Small and large magnitudes, so that clamps and comparisons go both ways.
             _ => ((x as i64) >> (x % 56)) as u64,
         }
@@ -178,21 +179,62 @@ pub(crate) enum Machine {
 
 pub(crate) fn machine(target: &ResolvedTarget) -> Option<Machine> {
     let host = resolve(None, None).expect("the host has a level");
-    let has = |f: &Feature| host.features.contains(f) || f.probe() == Probe::Base;
-    let found = |tool: &str| {
-        Command::new(tool)
-            .arg("--version")
-            .stdout(Stdio::null())
-            .status()
-            .is_ok_and(|s| s.success())
+    let has_all = || {
+        target
+            .features
+            .iter()
+            .all(|f| host.features.contains(f) || f.probe() == Probe::Base)
     };
     match target.arch {
-        arch if arch == host.arch => target.features.iter().all(has).then_some(Machine::Host),
-        Arch::Aarch64 => {
-            (found("qemu-aarch64") && found("aarch64-linux-gnu-gcc")).then_some(Machine::Emulator)
-        }
+        arch if arch == host.arch => has_all().then_some(Machine::Host),
+        Arch::Aarch64 => emulator(Arch::Aarch64).map(|_| Machine::Emulator),
         Arch::X86_64 => None,
     }
+}
+
+/// Compiler and emulator of a family, if both are there.
+fn emulator(arch: Arch) -> Option<(&'static str, &'static str)> {
+    let (compiler, emulator) = match arch {
+        Arch::Aarch64 => ("aarch64-linux-gnu-gcc", "qemu-aarch64"),
+        Arch::X86_64 => ("x86_64-linux-gnu-gcc", "qemu-x86_64"),
+    };
+    let found = |tool: &str| {
+        let version = Command::new(tool)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .status();
+        version.is_ok_and(|s| s.success())
+    };
+    (found(compiler) && found(emulator)).then_some((compiler, emulator))
+}
+
+/// What `check_cpu` answers on an emulated processor, if there is an emulator.
+pub(crate) fn emulated_check(
+    program: &Program,
+    target: &ResolvedTarget,
+    processor: &str,
+) -> Option<i32> {
+    let (compiler, emulator) = emulator(target.arch)?;
+    let object = emit(program, target, &Options::default())
+        .expect("the program is well-formed")
+        .object;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes);
+    let name = &program.name;
+    write("t.o", &object).expect("the folder is writable");
+    let source =
+        format!("int {name}_check_cpu(void);\nint main(void) {{ return {name}_check_cpu(); }}\n");
+    write("main.c", source.as_bytes()).expect("the folder is writable");
+    link(
+        compiler,
+        folder.path(),
+        &["-static", "-o", "t", "main.c", "t.o"],
+    );
+    let mut run = Command::new(emulator);
+    run.args(["-cpu", processor, "./t"])
+        .current_dir(folder.path())
+        .stderr(Stdio::null());
+    run.status().expect("the emulator starts").code()
 }
 
 /// Runs a program's object; `None` (with a line that says so) where this machine cannot.
@@ -351,12 +393,9 @@ fn run_emulated(program: &Program, folder: &Path, inputs: &[Vec<u8>]) -> Vec<Vec
         each("fwrite", "out", &program.outputs, "stdout"),
     );
     std::fs::write(folder.join("main.c"), source).expect("the folder is writable");
-    link(
-        "aarch64-linux-gnu-gcc",
-        folder,
-        &["-static", "-o", "t", "main.c", "t.o"],
-    );
-    let mut child = Command::new("qemu-aarch64")
+    let (compiler, emulator) = emulator(Arch::Aarch64).expect("`machine` found it");
+    link(compiler, folder, &["-static", "-o", "t", "main.c", "t.o"]);
+    let mut child = Command::new(emulator)
         .args(["-cpu", "max", "./t"])
         .current_dir(folder)
         .stdin(Stdio::piped())

@@ -1,6 +1,6 @@
 //! The exported functions on the host.
 
-use crate::common::{Arena, Loaded};
+use crate::common::{Arena, Loaded, emulated_check};
 use lowbit_kernel::{Place, Program};
 use lowbit_llvm::{EmitError, Emitted, Options, emit, scan};
 use lowbit_targets::resolve;
@@ -77,7 +77,11 @@ fn texts_come_where_they_are_asked_for() {
     });
     assert_eq!((plain.ir.is_none(), plain.asm.is_none()), (true, true));
     assert_eq!(plain.object, full.object);
-    assert!(full.ir.unwrap().contains("define internal void @plus"));
+    assert!(
+        full.ir
+            .unwrap()
+            .contains("define internal void @kernel.plus")
+    );
     assert!(full.asm.unwrap().contains("p_run:"));
 }
 
@@ -88,6 +92,44 @@ fn a_malformed_program_is_refused() {
     let error = emit(&program, &resolve(None, None).unwrap(), &Options::default()).unwrap_err();
     assert!(matches!(error, EmitError::Program(_)), "{error}");
     assert!(error.to_string().contains("first"), "{error}");
+}
+
+#[test]
+fn kernels_may_be_named_like_exports() {
+    let text = TEXT
+        .replace("kernel plus", "kernel p_run")
+        .replace("call plus", "call p_run");
+    let program: Program = text.parse().unwrap();
+    let emitted = emit(&program, &resolve(None, None).unwrap(), &Options::default()).unwrap();
+    let mut symbols = scan(&emitted.object).unwrap().exported_symbols;
+    symbols.sort();
+    assert_eq!(symbols, ["p_check_cpu", "p_run"]);
+}
+
+#[test]
+fn check_cpu_knows_what_the_processor_lacks() {
+    let cases = [
+        ("x86_64-unknown-linux-gnu", "x86-64-v3", "max", 0),
+        ("x86_64-unknown-linux-gnu", "x86-64-v3", "qemu64", 1),
+        ("x86_64-unknown-linux-gnu", "x86-64-vnni", "max", 1),
+        ("x86_64-unknown-linux-gnu", "portable", "qemu64", 0),
+        ("aarch64-unknown-linux-gnu", "aarch64-dotprod", "max", 0),
+        (
+            "aarch64-unknown-linux-gnu",
+            "aarch64-dotprod",
+            "cortex-a72",
+            1,
+        ),
+        ("aarch64-unknown-linux-gnu", "aarch64-neon", "cortex-a72", 0),
+    ];
+    for (triple, level, processor, expected) in cases {
+        let target = resolve(Some(triple), Some(level)).unwrap();
+        let program: Program = TEXT.parse().unwrap();
+        match emulated_check(&program, &target, processor) {
+            Some(found) => assert_eq!(found, expected, "{level} on {processor}"),
+            None => println!("not run: there is no emulator for {triple}"),
+        }
+    }
 }
 
 fn compile(compiler: &str, folder: &Path, source: &str) -> Option<Vec<u8>> {

@@ -2,7 +2,7 @@
 
 use crate::common::{Random, run, targets};
 use lowbit_kernel::{Buffer, Builder, Call, Kernel, Place, Program, Role, Scalar, Type, Val};
-use lowbit_llvm::{Options, emit};
+use lowbit_llvm::{Options, disassemble, emit};
 use lowbit_targets::{ResolvedTarget, resolve};
 
 /// `pixels × vectors` accumulators over `depth` dwords of channels, requantised to bytes.
@@ -120,7 +120,7 @@ fn a_tile_of_28_accumulators_never_touches_the_stack() {
     .unwrap()
     .asm
     .unwrap();
-    let lines = body(&asm, "tile");
+    let lines = body(&asm, "kernel.tile");
     let dots = lines.iter().filter(|l| l.contains("vpdpbusd")).count();
     assert_eq!(dots, 28, "the tile is one loop body");
     let spills: Vec<_> = lines
@@ -146,4 +146,32 @@ fn tiles_compute_what_the_interpreter_does() {
             assert_eq!(found, expected, "{} {}", target.level.name, target.triple);
         }
     }
+}
+
+/// Bytes of stack that straight code takes: pushes and subtractions from the stack pointer.
+fn taken(code: &[(u64, String)]) -> u32 {
+    let bytes = |text: &str| match text.split_once("sub\trsp, ") {
+        Some((_, n)) => n.parse().unwrap(),
+        None => 8 * u32::from(text.starts_with("push")),
+    };
+    code.iter().map(|(_, text)| bytes(text)).sum()
+}
+
+#[test]
+fn the_stack_bound_covers_spills_and_saved_registers() {
+    let target = resolve(Some("x86_64-unknown-linux-gnu"), Some("x86-64-v3")).unwrap();
+    let tile = Tile {
+        pixels: 20,
+        vectors: 2,
+        depth: 16,
+        blocks: 2,
+    };
+    let emitted = emit(&tile.program(&target), &target, &Options::default()).unwrap();
+    let taken = taken(&disassemble(&emitted.object).unwrap());
+    assert!(taken > 20 * 32, "so many accumulators are spilt");
+    assert!(
+        (taken..taken + 512).contains(&emitted.stack_bytes),
+        "{taken} taken, {} reported",
+        emitted.stack_bytes
+    );
 }
