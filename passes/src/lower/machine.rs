@@ -1,3 +1,6 @@
+use lowbit_kernel::{OpCode, Scalar, Type};
+use lowbit_targets::{DotSigns, ResolvedTarget, Rule};
+
 /// The few numbers of a target that kernel texts depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Machine {
@@ -14,6 +17,25 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// The numbers of a target.
+    pub fn of(target: &ResolvedTarget) -> Self {
+        let lanes = target.level.lanes(Scalar::I32);
+        let signed_dot = target.level.dot == DotSigns::S8S8;
+        let code = if signed_dot {
+            OpCode::Dot4s
+        } else {
+            OpCode::Dot4
+        };
+        let row = target.row(code, Type::I32.x(lanes));
+        Self {
+            lanes,
+            registers: target.level.registers as u16,
+            native_dot4: row.is_some_and(|r| matches!(r.rule, Rule::Intrinsic { .. })),
+            signed_dot,
+            fast_tables: target.row(OpCode::Lut256, Type::I8.x(4 * lanes)).is_some(),
+        }
+    }
+
     /// Bytes in a vector.
     pub fn vector_bytes(&self) -> usize {
         usize::from(self.lanes) * 4

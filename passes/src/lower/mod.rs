@@ -1,8 +1,20 @@
 //! Lowering: an integer graph becomes a program of kernels over one arena.
+//!
+//! Each node becomes calls of kernels whose texts are built for its shapes and the target's few numbers ([`Machine`]);
+//! equal texts are kept once. A tensor that a padded convolution reads has a border of its zero-point around it. Reshapes
+//! share memory. The arena is planned over the lifetimes of all tensors and work spaces.
 
+mod arena;
+mod border;
 mod broadcast;
+mod check;
 mod concat;
+mod conv;
+mod conv_pack;
+mod depthwise;
+mod driver;
 mod elementwise;
+mod epilogue;
 mod extremum;
 mod gather;
 mod lookup;
@@ -18,11 +30,29 @@ mod rows;
 mod select;
 mod slice;
 mod softmax;
+mod storage;
 mod sum;
 #[cfg(test)]
 mod testing;
+mod tile;
 mod transpose;
 mod view;
 
+use lowbit_kernel::{Buffer, Role};
+
+pub use arena::{Lifetime, Plan, lower_bound, plan};
+pub use check::{MemoryError, check_memory};
+pub use driver::{Located, LowerError, Lowered, lower};
 pub use machine::Machine;
 pub use node::{Arg, Operand, Step, Storage};
+
+/// A kernel's buffer for a tensor, with the bytes behind it that may be read.
+pub(crate) fn slack_buffer(name: &str, role: Role, storage: &Storage) -> Buffer {
+    Buffer {
+        name: name.into(),
+        role,
+        len: storage.bytes,
+        slack: storage.slack,
+        align: 1,
+    }
+}

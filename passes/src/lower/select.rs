@@ -4,7 +4,7 @@ use lowbit_ir::Op;
 use lowbit_ir::ops::{BinaryFn, PoolKind};
 
 use super::{
-    Machine, Operand, Step, Storage, broadcast, concat, extremum, gather, lookup, matmul,
+    Machine, Operand, Step, Storage, broadcast, concat, conv, extremum, gather, lookup, matmul,
     normalize, pad, pool, product, slice, softmax, sum, transpose,
 };
 
@@ -17,6 +17,7 @@ pub(crate) fn lower(
     machine: &Machine,
 ) -> Option<Vec<Step>> {
     Some(match op {
+        Op::IntConv(op) => conv::lower(op, operands, result, machine),
         Op::IntSum(op) => sum::lower(op, operands, result, machine),
         Op::IntProduct(op) => product::lower(op, operands, result, machine),
         Op::IntLookup(_) => lookup::lower(operands, result, machine),

@@ -1,5 +1,6 @@
 //! Holds kernels against the operations' definitions.
 
+use lowbit_ir::ops::{Codes, Epilogue, IntConv, Operation};
 use lowbit_ir::{DType, Data, Op, Tensor, Type, with_data};
 use lowbit_kernel::{run_kernel, verify};
 
@@ -84,16 +85,21 @@ fn bordered(ty: &Type, border: [usize; 4]) -> Storage {
     s
 }
 
-pub(crate) fn run(
+fn run(steps: &[Step], storages: &[Storage], tensors: &[&Tensor], result: &Storage) -> Tensor {
+    run_filled(steps, storages, tensors, result, 0x3c)
+}
+
+fn run_filled(
     steps: &[Step],
     storages: &[Storage],
     tensors: &[&Tensor],
     result: &Storage,
+    border: u8,
 ) -> Tensor {
     let mut operands: Vec<Vec<u8>> = storages
         .iter()
         .zip(tensors)
-        .map(|(s, t)| written(s, t))
+        .map(|(s, t)| written(s, t, border))
         .collect();
     let mut output = vec![0xa5u8; result.bytes + result.slack];
     let mut scratch: Vec<Vec<u8>> = vec![Vec::new(); 8];
@@ -132,8 +138,8 @@ pub(crate) fn run(
     read(result, &output)
 }
 
-fn written(s: &Storage, tensor: &Tensor) -> Vec<u8> {
-    let mut bytes = vec![0x3cu8; s.bytes + s.slack];
+fn written(s: &Storage, tensor: &Tensor, border: u8) -> Vec<u8> {
+    let mut bytes = vec![border; s.bytes + s.slack];
     let elements: Vec<Vec<u8>> = match tensor.data() {
         Data::U8(v) => v.iter().map(|x| x.to_le_bytes().to_vec()).collect(),
         Data::I8(v) => v.iter().map(|x| x.to_le_bytes().to_vec()).collect(),
@@ -171,4 +177,124 @@ fn place(s: &Storage, mut i: usize) -> usize {
         i /= extent;
     }
     at
+}
+
+/// Holds a convolution with every epilogue against its definition, its operand in a border of its zero-point.
+pub(crate) fn check_conv(
+    x: [usize; 4],
+    o: usize,
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    dilation: [usize; 2],
+    groups: usize,
+) {
+    let pad = [0, 1].map(|i| {
+        [
+            dilation[i] * (kernel[i] - 1) / 2,
+            (dilation[i] * (kernel[i] - 1)).div_ceil(2),
+        ]
+    });
+    let conv = |epilogue, out| IntConv {
+        stride,
+        dilation,
+        pad,
+        groups,
+        pad_code: 5,
+        epilogue,
+        out,
+    };
+    let seed = x.iter().fold(7, |s, &d| s * 31 + d as u64);
+    let tensors = [
+        tensor(DType::U8, &x, seed),
+        tensor(
+            DType::I8,
+            &[o, kernel[0], kernel[1], x[3] / groups],
+            seed + 1,
+        ),
+    ];
+    let channel = |lo: i64, hi: i64, k: u64| {
+        let raw = tensor(DType::I64, &[o], seed + k);
+        raw.as_slice::<i64>()
+            .iter()
+            .map(|r| lo + r.rem_euclid(hi - lo))
+            .collect::<Vec<i64>>()
+    };
+    let terms = (kernel[0] * kernel[1] * x[3] / groups) as i64;
+    let b = Tensor::from_i64(DType::I32, [o], channel(-9000, 9000, 2));
+    // results spread over the codes whatever the number of terms
+    let unit = (1i64 << 32) / (terms * 200).max(64);
+    let m = Tensor::from_i64(DType::I32, [o], channel(unit, 2 * unit, 3));
+    let dm = Tensor::from_i64(DType::I32, [o], channel(1 << 30, (1 << 31) - 1, 4));
+    let c = Tensor::from_i64(DType::U8, [o], channel(36, 41, 5));
+    let high = conv(
+        Epilogue::High,
+        Codes {
+            lo: 3,
+            hi: 250,
+            ..Codes::U8
+        },
+    );
+    check_padded(&high, &[&tensors[0], &tensors[1], &b, &m]);
+    let exact = conv(Epilogue::Exact { zero_point: 100 }, Codes::U8);
+    check_padded(&exact, &[&tensors[0], &tensors[1], &b, &dm, &c]);
+    let wide = conv(Epilogue::Exact { zero_point: 0 }, Codes::I16);
+    check_padded(&wide, &[&tensors[0], &tensors[1], &b, &dm, &c]);
+    check_padded(
+        &conv(Epilogue::Accumulator, Codes::I32),
+        &[&tensors[0], &tensors[1], &b],
+    );
+    let y = high
+        .infer(&[&tensors[0].ty(), &tensors[1].ty(), &b.ty(), &m.ty()])
+        .expect("the shapes fit");
+    let r = tensor(DType::U8, &y.shape, seed + 6);
+    let residual = conv(
+        Epilogue::Residual {
+            f: 2,
+            p: 10,
+            m2: 700,
+        },
+        Codes { lo: 1, ..Codes::U8 },
+    );
+    check_padded(&residual, &[&tensors[0], &tensors[1], &b, &m, &r]);
+}
+
+fn check_padded(op: &IntConv, tensors: &[&Tensor]) {
+    let op_any: Op = op.clone().into();
+    let expected = op_any
+        .eval(tensors)
+        .expect("the operation accepts its operands");
+    for machine in machines() {
+        for border in [[0; 4], [1, 0, 2, 1]] {
+            let [rows, columns] = op.pad;
+            let own = [
+                rows[0] + border[0],
+                rows[1] + border[1] + 2,
+                columns[0] + border[2],
+                columns[1] + border[3],
+            ];
+            let mut storages: Vec<Storage> = tensors
+                .iter()
+                .map(|t| bordered(&Type::new(t.dtype(), t.shape()), [0; 4]))
+                .collect();
+            storages[0] = bordered(&tensors[0].ty(), own);
+            if tensors.len() == 5 && tensors[4].shape().len() == 4 {
+                storages[4] = bordered(&tensors[4].ty(), border);
+            }
+            let result = bordered(&expected.ty(), border);
+            let operands: Vec<Operand<'_>> = storages
+                .iter()
+                .zip(tensors)
+                .map(|(storage, t)| Operand {
+                    storage,
+                    constant: Some(t),
+                })
+                .collect();
+            let steps = super::conv::lower(op, &operands, &result, &machine);
+            let found = run_filled(&steps, &storages, tensors, &result, op.pad_code);
+            assert_eq!(
+                found, expected,
+                "{op:?} on {machine:?} with border {border:?}"
+            );
+        }
+    }
 }

@@ -5,10 +5,11 @@ use lowbit_ir::ops::{
     Binary, BinaryFn, Concat, Conv, MatMul, Normalize, Pool, PoolKind, Reshape, Softmax, Transpose,
     Unary, UnaryFn,
 };
-use lowbit_ir::{DType, Graph, Op, Stage, Tensor, Type, ValueId};
+use lowbit_ir::{DType, Data, Graph, Op, Stage, Tensor, Type, ValueId};
 use lowbit_num::real;
 
 use super::{Quantized, Ranges, correct_biases, quantize};
+use crate::lower::{check_memory, lower};
 
 /// Repeatable numbers between −1 and 1 with a bell shape.
 pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
@@ -167,9 +168,36 @@ fn check(net: Net, least: f64) -> Quantized {
         &mut |_, _| {},
     )
     .unwrap();
+    lowers(&q, &codes[0]);
     let found = sqnr(&graph, &q, &calibrated.samples);
     assert!(found > least, "{found:.1} dB, expected {least}");
     q
+}
+
+/// The program of every level gives the codes of the graph.
+fn lowers(q: &Quantized, inputs: &[Tensor]) {
+    let expected = run(&q.graph, inputs).unwrap();
+    for (triple, cpu) in [
+        ("x86_64-unknown-linux-gnu", "x86-64"),
+        ("x86_64-unknown-linux-gnu", "x86-64-v3"),
+        ("x86_64-unknown-linux-gnu", "cascadelake"),
+        ("aarch64-unknown-linux-gnu", "cortex-a76"),
+    ] {
+        let target = lowbit_targets::resolve(Some(triple), Some(cpu)).unwrap();
+        let lowered = lower(&q.graph, &target, "net").unwrap();
+        lowered.program.verify().unwrap();
+        check_memory(&q.graph, &lowered).unwrap();
+        let bytes: Vec<&[u8]> = inputs.iter().map(|t| t.as_slice::<u8>()).collect();
+        let found = lowered.program.run(&bytes).unwrap();
+        for (e, f) in expected.iter().zip(&found) {
+            let e: Vec<u8> = match e.data() {
+                Data::U8(v) => v.clone(),
+                Data::I16(v) => v.iter().flat_map(|x| x.to_le_bytes()).collect(),
+                other => panic!("{}", other.dtype()),
+            };
+            assert_eq!(&e, f, "{cpu}");
+        }
+    }
 }
 
 #[test]

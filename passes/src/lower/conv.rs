@@ -1,0 +1,505 @@
+//! Convolutions and matrix products with constant weights: direct products over channels-last tensors.
+//!
+//! A tile of output pixels and channels is accumulated in registers over kernel rows and, within each, over groups of
+//! four bytes of the run that the taps of a row form in memory. Weights are packed in the order of use. Nothing of the
+//! operand is copied: a border of zero-points lies around it.
+
+use lowbit_ir::ops::{Epilogue, IntConv};
+use lowbit_kernel::{Addr, BufId, Builder, Role, Type, Val};
+
+use super::conv_pack::{Packed, Reduction};
+use super::epilogue::{Constants, Finish};
+use super::tile::{self, Part, Shape};
+use super::view::View;
+use super::{Arg, Machine, Operand, Step, Storage, depthwise};
+
+pub(crate) fn lower(
+    op: &IntConv,
+    operands: &[Operand<'_>],
+    result: &Storage,
+    machine: &Machine,
+) -> Vec<Step> {
+    if depthwise::fits(op, operands, machine) {
+        return depthwise::lower(op, operands, result, machine);
+    }
+    vec![Conv::new(op, operands, result, machine).kernel()]
+}
+
+/// Weight bytes of a block of channels that stay in the first-level cache while all pixels pass.
+const PANEL: usize = 24 * 1024;
+
+struct Conv<'a> {
+    op: &'a IntConv,
+    operands: &'a [Operand<'a>],
+    machine: &'a Machine,
+    /// The operand as `[N, H, W, C]` and the result as `[N, H', W', O]`; one row of pixels where both allow it.
+    x: View,
+    y: View,
+    r: Option<View>,
+    reduction: Reduction,
+    shape: Shape,
+    result: &'a Storage,
+    /// Output channels of a group.
+    channels: usize,
+}
+
+/// Buffers of the kernel.
+#[derive(Clone, Copy)]
+struct Buffers {
+    x: BufId,
+    w: BufId,
+    constants: BufId,
+    y: BufId,
+    r: Option<BufId>,
+}
+
+/// Where a tile starts.
+struct Start {
+    x: Addr,
+    w: Addr,
+    y: Addr,
+    r: Option<Addr>,
+    constants: Addr,
+}
+
+impl<'a> Conv<'a> {
+    fn new(
+        op: &'a IntConv,
+        operands: &'a [Operand<'a>],
+        result: &'a Storage,
+        machine: &'a Machine,
+    ) -> Self {
+        let w = &operands[1].storage.shape;
+        let reduction = Reduction::new(op, operands[0].storage, [w[1], w[2], w[3]]);
+        let r =
+            matches!(op.epilogue, Epilogue::Residual { .. }).then(|| View::of(operands[4].storage));
+        let (mut x, mut y) = (View::of(operands[0].storage), View::of(result));
+        let mut r = r;
+        // the window of the first output starts in the border
+        x.offset -= (op.pad[0][0] as isize) * x.strides[1] + (op.pad[1][0] as isize) * x.strides[2];
+        if flat(op, [w[1], w[2]], &[Some(&x), Some(&y), r.as_ref()]) {
+            [Some(&mut x), Some(&mut y), r.as_mut()]
+                .into_iter()
+                .flatten()
+                .for_each(flatten);
+        }
+        let channels = w[0] / op.groups;
+        let shape = tile::choose(
+            [y.shape[1], y.shape[2]],
+            channels,
+            reduction.steps(),
+            machine,
+        );
+        Self {
+            op,
+            operands,
+            machine,
+            x,
+            y,
+            r,
+            reduction,
+            shape,
+            result,
+            channels,
+        }
+    }
+
+    fn kernel(&self) -> Step {
+        let w = self.operands[1].constant.expect("weights are constant");
+        let packed = Packed::new(
+            w,
+            &self.reduction,
+            self.op.groups,
+            self.shape.vectors,
+            usize::from(self.machine.lanes),
+        );
+        let constants = Constants::new(self.op, self.operands, self.machine, self.channels);
+        let mut b = Builder::new(format!("conv_{}x{}", w.shape()[1], w.shape()[2]));
+        let storage = self.operands[0].storage;
+        let x = b.declare(super::slack_buffer("x", Role::In, storage));
+        let wb = b.buffer("w", Role::Const, packed.bytes.len());
+        let cb = b.buffer("c", Role::Const, constants.bytes.len());
+        let r = self
+            .r
+            .as_ref()
+            .map(|_| b.declare(super::slack_buffer("r", Role::In, self.operands[4].storage)));
+        let y = b.buffer("y", Role::Out, self.result.bytes);
+        let finish = Finish {
+            op: self.op,
+            constants: &constants,
+            machine: self.machine,
+        };
+        self.groups(
+            &mut b,
+            Buffers {
+                x,
+                w: wb,
+                constants: cb,
+                y,
+                r,
+            },
+            &packed,
+            &finish,
+        );
+        let mut args = vec![
+            Arg::Operand(0),
+            Arg::Const(packed.bytes),
+            Arg::Const(constants.bytes),
+        ];
+        args.extend(r.map(|_| Arg::Operand(4)));
+        args.push(Arg::Result);
+        Step {
+            kernel: b.finish(),
+            args,
+        }
+    }
+
+    /// Images and groups, then channels outside pixels or inside.
+    fn groups(&self, b: &mut Builder, buffers: Buffers, packed: &Packed, finish: &Finish<'_>) {
+        let start = Start {
+            x: buffers.x.at(self.x.offset as i64),
+            w: buffers.w.at(0),
+            y: buffers.y.at(self.y.offset as i64),
+            r: buffers
+                .r
+                .zip(self.r.as_ref())
+                .map(|(b, v)| b.at(v.offset as i64)),
+            constants: buffers.constants.at(0),
+        };
+        let images = self.y.shape[0];
+        let outer = [
+            (images, self.image_strides()),
+            (self.op.groups, self.group_strides(packed, finish)),
+        ];
+        nest(b, &outer, start, &mut |b, start| {
+            let panel =
+                self.reduction.steps() * 4 * self.shape.vectors * usize::from(self.machine.lanes);
+            let channels_first = panel <= PANEL;
+            if channels_first {
+                self.channel_blocks(b, start, packed, finish, &mut |b, start, vectors| {
+                    self.pixels(b, start, &mut |b, start, size| {
+                        self.tile(b, start, size, vectors, finish)
+                    });
+                });
+            } else {
+                self.pixels(b, start, &mut |b, start, size| {
+                    self.channel_blocks(b, start, packed, finish, &mut |b, start, vectors| {
+                        self.tile(b, start, size, vectors, finish);
+                    });
+                });
+            }
+        });
+    }
+
+    fn image_strides(&self) -> Strides {
+        Strides {
+            x: self.x.strides[0] as i64,
+            y: self.y.strides[0] as i64,
+            r: self.r.as_ref().map_or(0, |r| r.strides[0] as i64),
+            ..Strides::default()
+        }
+    }
+
+    fn group_strides(&self, packed: &Packed, finish: &Finish<'_>) -> Strides {
+        let channel = self.y.dtype.bytes() as i64;
+        Strides {
+            x: self.reduction.group_bytes as i64,
+            w: packed.group as i64,
+            y: self.channels as i64 * channel,
+            r: self.channels as i64,
+            constants: finish.constants.group as i64,
+        }
+    }
+
+    fn channel_blocks(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        packed: &Packed,
+        finish: &Finish<'_>,
+        body: &mut dyn FnMut(&mut Builder, &Start, Vectors),
+    ) {
+        let lanes = usize::from(self.machine.lanes);
+        let whole = self.channels / lanes;
+        let tail = self.channels % lanes;
+        let vectors = self.channels.div_ceil(lanes);
+        for part in tile::parts(vectors, self.shape.vectors) {
+            let last = part.first + part.size * part.count;
+            // the block with the incomplete vector is written apart
+            let partial = tail > 0 && last > whole;
+            let trips = part.count - usize::from(partial);
+            let at = |first: usize| {
+                Strides::channels(
+                    first * lanes,
+                    first * packed.vector,
+                    first * finish.constants.vector,
+                    &self.y,
+                )
+            };
+            let step = Strides::channels(
+                part.size * lanes,
+                part.size * packed.vector,
+                part.size * finish.constants.vector,
+                &self.y,
+            );
+            let full = Vectors {
+                count: part.size,
+                last: lanes,
+            };
+            nest(
+                b,
+                &[(trips, step)],
+                start.moved(&at(part.first)),
+                &mut |b, s| body(b, s, full),
+            );
+            if partial {
+                let first = part.first + part.size * trips;
+                body(
+                    b,
+                    &start.moved(&at(first)),
+                    Vectors {
+                        count: part.size,
+                        last: tail,
+                    },
+                );
+            }
+        }
+    }
+
+    fn pixels(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        body: &mut dyn FnMut(&mut Builder, &Start, [usize; 2]),
+    ) {
+        for rows in tile::parts(self.y.shape[1], self.shape.rows) {
+            for columns in tile::parts(self.y.shape[2], self.shape.columns) {
+                let along = |axis: usize, n: usize| self.pixel_strides(axis, n);
+                let start = start
+                    .moved(&along(1, rows.first))
+                    .moved(&along(2, columns.first));
+                let step = |axis: usize, p: Part| (p.count, along(axis, p.size));
+                nest(b, &[step(1, rows), step(2, columns)], start, &mut |b, s| {
+                    body(b, s, [rows.size, columns.size]);
+                });
+            }
+        }
+    }
+
+    /// How far `n` output pixels along an axis are apart.
+    fn pixel_strides(&self, axis: usize, n: usize) -> Strides {
+        let n = n as i64;
+        Strides {
+            x: n * self.op.stride[axis - 1] as i64 * self.x.strides[axis] as i64,
+            y: n * self.y.strides[axis] as i64,
+            r: self.r.as_ref().map_or(0, |r| n * r.strides[axis] as i64),
+            ..Strides::default()
+        }
+    }
+
+    fn tile(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        size: [usize; 2],
+        vectors: Vectors,
+        finish: &Finish<'_>,
+    ) {
+        let pixels: Vec<[usize; 2]> = (0..size[0])
+            .flat_map(|r| (0..size[1]).map(move |c| [r, c]))
+            .collect();
+        let offsets = |pick: fn(&Strides) -> i64| -> Vec<i64> {
+            let at = |p: &[usize; 2]| {
+                pick(&self.pixel_strides(1, p[0])) + pick(&self.pixel_strides(2, p[1]))
+            };
+            pixels.iter().map(at).collect()
+        };
+        let init: Vec<Val> = (0..vectors.count)
+            .map(|v| finish.bias(b, &start.constants, v))
+            .collect();
+        let init: Vec<Val> = pixels.iter().flat_map(|_| init.iter().copied()).collect();
+        let x_offsets = offsets(|s| s.x);
+        let sums = self.reduction.walk(b, &init, &mut |b, sums, step| {
+            let x = step.apply_x(&start.x);
+            let w = step.apply_w(&start.w, self.shape_bytes(vectors.count));
+            self.step(b, sums, x, &x_offsets, w, vectors.count)
+        });
+        let y: Vec<Addr> = offsets(|s| s.y)
+            .iter()
+            .map(|&o| start.y.clone().plus(o))
+            .collect();
+        let r: Option<Vec<Addr>> = start.r.as_ref().map(|r| {
+            offsets(|s| s.r)
+                .iter()
+                .map(|&o| r.clone().plus(o))
+                .collect()
+        });
+        for v in 0..vectors.count {
+            let column: Vec<Val> = (0..pixels.len())
+                .map(|p| sums[p * vectors.count + v])
+                .collect();
+            let valid = if v + 1 == vectors.count {
+                vectors.last
+            } else {
+                usize::from(self.machine.lanes)
+            };
+            let at = |a: &Addr, bytes: usize| {
+                a.clone()
+                    .plus((v * usize::from(self.machine.lanes) * bytes) as i64)
+            };
+            let y: Vec<Addr> = y.iter().map(|a| at(a, self.y.dtype.bytes())).collect();
+            let r: Option<Vec<Addr>> = r.as_ref().map(|r| r.iter().map(|a| at(a, 1)).collect());
+            finish.store(b, &start.constants, v, &column, &y, r.as_deref(), valid);
+        }
+    }
+
+    /// Bytes of packed weights that one step of a block of vectors reads.
+    fn shape_bytes(&self, vectors: usize) -> i64 {
+        (vectors * usize::from(self.machine.lanes) * 4) as i64
+    }
+
+    fn step(
+        &self,
+        b: &mut Builder,
+        sums: &[Val],
+        x: Addr,
+        offsets: &[i64],
+        w: Addr,
+        vectors: usize,
+    ) -> Vec<Val> {
+        let lanes = self.machine.lanes;
+        let weights: Vec<Val> = (0..vectors)
+            .map(|v| {
+                b.load(
+                    Type::I8.x(4 * lanes),
+                    w.clone().plus((v * usize::from(lanes) * 4) as i64),
+                )
+            })
+            .collect();
+        let flip = self
+            .machine
+            .signed_dot
+            .then(|| b.constant(Type::I8.x(4 * lanes), 0x80));
+        let mut result = Vec::with_capacity(sums.len());
+        for (p, &offset) in offsets.iter().enumerate() {
+            let mut a = b.load_dword_splat(4 * lanes, x.clone().plus(offset));
+            if let Some(flip) = flip {
+                a = b.xor(a, flip);
+            }
+            for (v, &w) in weights.iter().enumerate() {
+                let sum = sums[p * vectors + v];
+                result.push(if flip.is_some() {
+                    b.dot4s(sum, a, w)
+                } else {
+                    b.dot4(sum, a, w)
+                });
+            }
+        }
+        result
+    }
+}
+
+/// Vectors of channels in a block, and how many lanes of the last one are channels.
+#[derive(Clone, Copy)]
+struct Vectors {
+    count: usize,
+    last: usize,
+}
+
+/// How far a step of a loop moves in each buffer.
+#[derive(Clone, Copy, Default)]
+struct Strides {
+    x: i64,
+    w: i64,
+    y: i64,
+    r: i64,
+    constants: i64,
+}
+
+impl Strides {
+    fn channels(channels: usize, w: usize, constants: usize, y: &View) -> Self {
+        Self {
+            x: 0,
+            w: w as i64,
+            y: (channels * y.dtype.bytes()) as i64,
+            r: channels as i64,
+            constants: constants as i64,
+        }
+    }
+}
+
+impl Start {
+    fn moved(&self, by: &Strides) -> Self {
+        Self {
+            x: self.x.clone().plus(by.x),
+            w: self.w.clone().plus(by.w),
+            y: self.y.clone().plus(by.y),
+            r: self.r.clone().map(|r| r.plus(by.r)),
+            constants: self.constants.clone().plus(by.constants),
+        }
+    }
+}
+
+/// Nested loops that move all addresses; a loop of one trip is none.
+fn nest(
+    b: &mut Builder,
+    loops: &[(usize, Strides)],
+    start: Start,
+    body: &mut dyn FnMut(&mut Builder, &Start),
+) {
+    let Some(((trips, step), rest)) = loops.split_first() else {
+        return body(b, &start);
+    };
+    match trips {
+        0 => {}
+        1 => nest(b, rest, start, body),
+        _ => {
+            b.for_(*trips as u32, &[], |b, i, _| {
+                let moved = Start {
+                    x: start.x.clone().step(i, step.x),
+                    w: start.w.clone().step(i, step.w),
+                    y: start.y.clone().step(i, step.y),
+                    r: start.r.clone().map(|r| r.step(i, step.r)),
+                    constants: start.constants.clone().step(i, step.constants),
+                };
+                nest(b, rest, moved, body);
+                Vec::new()
+            });
+        }
+    }
+}
+
+/// Whether all pixels lie one after the other in every tensor, so that they form one row.
+fn flat(op: &IntConv, kernel: [usize; 2], views: &[Option<&View>]) -> bool {
+    let pointwise = kernel == [1, 1] && op.stride == [1, 1] && op.pad == [[0, 0]; 2];
+    let joint = |v: &View| {
+        (1..3)
+            .all(|a| v.shape[a - 1] == 1 || v.strides[a - 1] == v.strides[a] * v.shape[a] as isize)
+    };
+    pointwise && views.iter().flatten().all(|v| joint(v))
+}
+
+fn flatten(v: &mut View) {
+    let pixels = v.shape[..3].iter().product();
+    v.shape = vec![1, 1, pixels, v.shape[3]];
+    v.strides = vec![0, 0, v.strides[2], v.strides[3]];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::check_conv;
+
+    #[test]
+    fn equals_the_definition() {
+        // [N, H, W, C], O, kernel, stride, dilation, groups
+        check_conv([1, 6, 7, 3], 8, [3, 3], [1, 1], [1, 1], 1);
+        check_conv([2, 5, 5, 16], 40, [1, 1], [1, 1], [1, 1], 1);
+        check_conv([1, 9, 30, 8], 33, [3, 3], [2, 2], [1, 1], 1);
+        check_conv([1, 1, 1, 37], 10, [1, 1], [1, 1], [1, 1], 1);
+        check_conv([1, 8, 8, 4], 16, [3, 3], [1, 1], [2, 2], 1);
+        check_conv([1, 7, 7, 12], 24, [3, 3], [1, 1], [1, 1], 3);
+        check_conv([1, 6, 6, 5], 10, [3, 3], [1, 1], [1, 1], 5);
+        check_conv([1, 12, 4, 1], 64, [10, 4], [2, 2], [1, 1], 1);
+        check_conv([1, 3, 40, 6], 7, [1, 5], [1, 1], [1, 1], 1);
+    }
+}

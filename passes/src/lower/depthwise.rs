@@ -1,0 +1,413 @@
+//! Depthwise convolution by vertical quads.
+//!
+//! Four rows of bytes at the same place are transposed into dwords of four vertical taps, so that one dot product sums up
+//! to four kernel rows for each channel. With three kernel rows and stride 1 the same dwords serve two output rows, their
+//! weights moved down by one. Where the stride along a row is 1 and vectors hold whole pixels, neighbouring pixels share
+//! a vector.
+
+use lowbit_ir::DType;
+use lowbit_ir::ops::{Epilogue, IntConv};
+use lowbit_kernel::{Addr, BufId, Builder, Role, Type, Val};
+
+use super::epilogue::{Table, requantized, store_some};
+use super::tile::parts;
+use super::view::View;
+use super::{Arg, Machine, Operand, Step, Storage};
+
+/// Whether a convolution has this form.
+pub(crate) fn fits(op: &IntConv, operands: &[Operand<'_>], _machine: &Machine) -> bool {
+    let w = &operands[1].storage.shape;
+    let epilogue = matches!(op.epilogue, Epilogue::High | Epilogue::Exact { .. });
+    w[3] == 1 && w[0] == op.groups && op.groups > 1 && epilogue && op.out.dtype == DType::U8
+}
+
+pub(crate) fn lower(
+    op: &IntConv,
+    operands: &[Operand<'_>],
+    result: &Storage,
+    machine: &Machine,
+) -> Vec<Step> {
+    let kernel = [operands[1].storage.shape[1], operands[1].storage.shape[2]];
+    let mut x = View::of(operands[0].storage);
+    x.offset -= op.pad[0][0] as isize * x.strides[1] + op.pad[1][0] as isize * x.strides[2];
+    let y = View::of(result);
+    let paired = op.stride[0] == 1 && kernel[0] == 3 && op.dilation[0] == 1 && y.shape[1] > 1;
+    let table = Table::new(op, operands, machine);
+    let depthwise = Depthwise {
+        op,
+        machine,
+        x,
+        y,
+        kernel,
+        paired,
+        table,
+        weights: operands[1]
+            .constant
+            .expect("weights are constant")
+            .as_slice(),
+    };
+    let (mut bytes, mut cells) = (Vec::new(), depthwise.cells());
+    for cell in &mut cells {
+        cell.table = bytes.len();
+        for chunk in 0..cell.chunks {
+            depthwise.write(&mut bytes, cell, chunk);
+        }
+    }
+    let mut b = Builder::new(format!("depthwise_{}x{}", kernel[0], kernel[1]));
+    let xb = b.declare(super::slack_buffer("x", Role::In, operands[0].storage));
+    let t = b.buffer("table", Role::Const, bytes.len());
+    let yb = b.buffer("y", Role::Out, result.bytes);
+    depthwise.emit(&mut b, &cells, [xb, t, yb]);
+    vec![Step {
+        kernel: b.finish(),
+        args: vec![Arg::Operand(0), Arg::Const(bytes), Arg::Result],
+    }]
+}
+
+struct Depthwise<'a> {
+    op: &'a IntConv,
+    machine: &'a Machine,
+    x: View,
+    y: View,
+    kernel: [usize; 2],
+    paired: bool,
+    table: Table,
+    weights: &'a [i8],
+}
+
+/// Bytes of a row that are handled alike: `chunks` neighbouring ones of `width` bytes, at `trips` places.
+#[derive(Clone, Debug)]
+struct Cell {
+    width: usize,
+    /// Bytes that are stored.
+    valid: usize,
+    chunks: usize,
+    /// First channel.
+    channel: usize,
+    trips: usize,
+    /// First byte in a row of the operand and of the result.
+    start: [usize; 2],
+    /// Bytes between places in a row of the operand and of the result.
+    step: [usize; 2],
+    /// Where the table of the first chunk starts.
+    table: usize,
+}
+
+impl Depthwise<'_> {
+    fn channels(&self) -> usize {
+        self.y.shape[3]
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let c = self.channels();
+        let widest = self.machine.vector_bytes();
+        let dense = self.x.strides[2] == c as isize && self.y.strides[2] == c as isize;
+        if self.op.stride[1] == 1 && dense && c < widest && widest.is_multiple_of(c) {
+            self.flat_cells(widest)
+        } else {
+            self.channel_cells(widest)
+        }
+    }
+
+    /// A row as one string of bytes, in vectors of whole pixels.
+    fn flat_cells(&self, widest: usize) -> Vec<Cell> {
+        let c = self.channels();
+        let total = self.y.shape[2] * c;
+        let (mut at, mut width) = (0, widest);
+        let mut cells = Vec::new();
+        while at < total {
+            while at + width > total && width > 16.max(c) {
+                width /= 2;
+            }
+            let trips = ((total - at) / width).max(1);
+            let valid = width.min(total - at);
+            let (start, step) = ([at, at], [width, width]);
+            cells.push(Cell {
+                width,
+                valid,
+                chunks: 1,
+                channel: 0,
+                trips,
+                start,
+                step,
+                table: 0,
+            });
+            at += trips * width;
+        }
+        cells
+    }
+
+    /// Pixel by pixel, in vectors of channels.
+    fn channel_cells(&self, widest: usize) -> Vec<Cell> {
+        let c = self.channels();
+        let step = [
+            self.op.stride[1] * self.x.strides[2] as usize,
+            self.y.strides[2] as usize,
+        ];
+        let trips = self.y.shape[2];
+        let (mut at, mut width) = (0, widest);
+        let mut cells = Vec::new();
+        while at < c {
+            while at + width > c && width > 16 {
+                width /= 2;
+            }
+            let chunks = ((c - at) / width).max(1);
+            // the last channels are computed with some before them again rather than in a shorter vector
+            let first = if at + width > c && c >= width {
+                c - width
+            } else {
+                at
+            };
+            let valid = width.min(c - first);
+            let start = [first, first];
+            cells.push(Cell {
+                width,
+                valid,
+                chunks,
+                channel: first,
+                trips,
+                start,
+                step,
+                table: 0,
+            });
+            at += chunks * width;
+        }
+        cells
+    }
+
+    fn quads(&self) -> usize {
+        if self.paired {
+            1
+        } else {
+            self.kernel[0].div_ceil(4)
+        }
+    }
+
+    fn variants(&self) -> usize {
+        if self.paired { 2 } else { 1 }
+    }
+
+    /// Constants of the four parts, then weights `[quad][kernel column][output row][part]`.
+    fn write(&self, bytes: &mut Vec<u8>, cell: &Cell, chunk: usize) {
+        let lanes = cell.width / 4;
+        let c = self.channels();
+        let first = cell.channel + chunk * cell.width;
+        let limit = if cell.valid < cell.width && cell.chunks == 1 && cell.step[0] != cell.width {
+            c
+        } else {
+            usize::MAX
+        };
+        let channel = |part: usize, lane: usize| {
+            let at = first + lane / 4 * 16 + part * 4 + lane % 4;
+            (at < limit).then_some(at % c)
+        };
+        for part in 0..4 {
+            self.table
+                .write(bytes, (0..lanes).map(|lane| channel(part, lane)));
+        }
+        for quad in 0..self.quads() {
+            for kx in 0..self.kernel[1] {
+                for variant in 0..self.variants() {
+                    for (part, lane) in (0..4).flat_map(|p| (0..lanes).map(move |l| (p, l))) {
+                        let weight = |row: usize| {
+                            let ky = (quad * 4 + row).checked_sub(variant)?;
+                            let channel = channel(part, lane).filter(|_| ky < self.kernel[0])?;
+                            Some(
+                                self.weights[(channel * self.kernel[0] + ky) * self.kernel[1] + kx],
+                            )
+                        };
+                        bytes.extend((0..4).map(|row| weight(row).unwrap_or(0).cast_unsigned()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn constant_bytes(&self, cell: &Cell) -> usize {
+        4 * self.table.columns() * cell.width
+    }
+
+    fn chunk_bytes(&self, cell: &Cell) -> usize {
+        self.constant_bytes(cell) + self.quads() * self.kernel[1] * self.variants() * 4 * cell.width
+    }
+
+    fn emit(&self, b: &mut Builder, cells: &[Cell], [x, t, y]: [BufId; 3]) {
+        let rows = parts(self.y.shape[1], self.variants());
+        let start = [
+            x.at(self.x.offset as i64),
+            t.at(0),
+            y.at(self.y.offset as i64),
+        ];
+        let images = [self.x.strides[0] as i64, 0, self.y.strides[0] as i64];
+        repeat(b, self.y.shape[0], images, start, &mut |b, at| {
+            for part in &rows {
+                let row = [
+                    self.op.stride[0] as i64 * self.x.strides[1] as i64,
+                    0,
+                    self.y.strides[1] as i64,
+                ];
+                let at = moved(&at, row.map(|r| r * part.first as i64));
+                repeat(
+                    b,
+                    part.count,
+                    row.map(|r| r * part.size as i64),
+                    at,
+                    &mut |b, at| {
+                        for cell in cells {
+                            self.cell(b, cell, &at, part.size);
+                        }
+                    },
+                );
+            }
+        });
+    }
+
+    fn cell(&self, b: &mut Builder, cell: &Cell, at: &[Addr; 3], rows: usize) {
+        let start = [
+            cell.start[0] as i64,
+            cell.table as i64,
+            cell.start[1] as i64,
+        ];
+        let chunk = [
+            cell.width as i64,
+            self.chunk_bytes(cell) as i64,
+            cell.width as i64,
+        ];
+        let place = [cell.step[0] as i64, 0, cell.step[1] as i64];
+        repeat(b, cell.chunks, chunk, moved(at, start), &mut |b, at| {
+            repeat(b, cell.trips, place, at, &mut |b, at| {
+                self.place(b, cell, &at, rows)
+            });
+        });
+    }
+
+    /// One vector of results in each of `rows` rows.
+    fn place(&self, b: &mut Builder, cell: &Cell, [x, t, y]: &[Addr; 3], rows: usize) {
+        let lanes = (cell.width / 4) as u16;
+        let column = |b: &mut Builder, part: usize, column: usize| {
+            let at = (part * self.table.columns() + column) * cell.width;
+            b.load(Type::I32.x(lanes), t.clone().plus(at as i64))
+        };
+        let bias: Vec<Val> = (0..4).map(|part| column(b, part, 0)).collect();
+        let mut sums = vec![bias; rows];
+        for quad in 0..self.quads() {
+            for kx in 0..self.kernel[1] {
+                self.quad(b, cell, x, t, (quad, kx), &mut sums);
+            }
+        }
+        for (row, sums) in sums.iter().enumerate() {
+            let codes: Vec<Val> = (0..4)
+                .map(|part| {
+                    let m = column(b, part, 1);
+                    let c = (self.table.columns() > 2).then(|| column(b, part, 2));
+                    requantized(b, self.op.epilogue, sums[part], Some(m), c, None)
+                })
+                .collect();
+            let mut packed = b.pack4_u8([codes[0], codes[1], codes[2], codes[3]]);
+            let ty = b.ty(packed);
+            if self.op.out.lo > 0 {
+                let lo = b.constant(ty, self.op.out.lo.into());
+                packed = b.umax(packed, lo);
+            }
+            if self.op.out.hi < 255 {
+                let hi = b.constant(ty, self.op.out.hi.into());
+                packed = b.umin(packed, hi);
+            }
+            let at = y.clone().plus(row as i64 * self.y.strides[1] as i64);
+            if cell.valid == cell.width {
+                b.store(packed, at);
+            } else {
+                store_some(b, packed, 0, cell.valid, &at);
+            }
+        }
+    }
+
+    /// Adds four kernel rows of one kernel column.
+    fn quad(
+        &self,
+        b: &mut Builder,
+        cell: &Cell,
+        x: &Addr,
+        t: &Addr,
+        (quad, kx): (usize, usize),
+        sums: &mut [Vec<Val>],
+    ) {
+        let width = cell.width as u16;
+        let last = if self.paired && sums.len() == 2 {
+            self.kernel[0]
+        } else {
+            self.kernel[0] - 1
+        };
+        let column = kx as i64 * self.op.dilation[1] as i64 * self.x.strides[2] as i64;
+        let flip = self
+            .machine
+            .signed_dot
+            .then(|| b.constant(Type::I8.x(width), 0x80));
+        let rows: Vec<Val> = (0..4)
+            .map(|row| {
+                let ky = (quad * 4 + row).min(last) as i64;
+                let at = ky * self.op.dilation[0] as i64 * self.x.strides[1] as i64 + column;
+                let v = b.load(Type::I8.x(width), x.clone().plus(at));
+                flip.map_or(v, |flip| b.xor(v, flip))
+            })
+            .collect();
+        for part in 0..4 {
+            let dwords = b.zip4([rows[0], rows[1], rows[2], rows[3]], part as u8);
+            for (variant, sums) in sums.iter_mut().enumerate() {
+                let index = ((quad * self.kernel[1] + kx) * self.variants() + variant) * 4 + part;
+                let at = self.constant_bytes(cell) + index * cell.width;
+                let w = b.load(Type::I8.x(width), t.clone().plus(at as i64));
+                sums[part] = if flip.is_some() {
+                    b.dot4s(sums[part], dwords, w)
+                } else {
+                    b.dot4(sums[part], dwords, w)
+                };
+            }
+        }
+    }
+}
+
+fn moved(at: &[Addr; 3], by: [i64; 3]) -> [Addr; 3] {
+    [0, 1, 2].map(|k| at[k].clone().plus(by[k]))
+}
+
+fn repeat(
+    b: &mut Builder,
+    trips: usize,
+    stride: [i64; 3],
+    at: [Addr; 3],
+    body: &mut dyn FnMut(&mut Builder, [Addr; 3]),
+) {
+    if trips == 1 {
+        return body(b, at);
+    }
+    b.for_(trips as u32, &[], |b, i, _| {
+        let [x, t, y] = &at;
+        let step = |a: &Addr, k: usize| {
+            if stride[k] == 0 {
+                a.clone()
+            } else {
+                a.clone().step(i, stride[k])
+            }
+        };
+        body(b, [step(x, 0), step(t, 1), step(y, 2)]);
+        Vec::new()
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::check_conv;
+
+    #[test]
+    fn equals_the_definition() {
+        for c in [2, 3, 8, 16, 24, 32, 64, 80, 96, 130] {
+            check_conv([1, 7, 6, c], c, [3, 3], [1, 1], [1, 1], c);
+        }
+        for c in [4, 8, 40, 72] {
+            check_conv([2, 9, 8, c], c, [3, 3], [2, 2], [1, 1], c);
+            check_conv([1, 9, 8, c], c, [5, 5], [1, 1], [1, 1], c);
+            check_conv([1, 9, 8, c], c, [3, 2], [1, 2], [2, 2], c);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! From accumulators to stored codes: what follows the sums of a convolution.
+
+use lowbit_ir::DType;
+use lowbit_ir::ops::{Epilogue, IntConv};
+use lowbit_kernel::{Addr, Builder, Scalar, Type, Val};
+
+use super::elementwise::store_codes;
+use super::{Machine, Operand};
+
+/// Constants by channel, for each vector of channels: bias, then what the epilogue needs.
+pub(crate) struct Constants {
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes of a group of channels.
+    pub(crate) group: usize,
+    /// Bytes of a vector of channels.
+    pub(crate) vector: usize,
+}
+
+impl Constants {
+    /// For groups of `channels` channels each.
+    pub(crate) fn new(
+        op: &IntConv,
+        operands: &[Operand<'_>],
+        machine: &Machine,
+        channels: usize,
+    ) -> Self {
+        let lanes = usize::from(machine.lanes);
+        let table = Table::new(op, operands, machine);
+        let per_group = channels.div_ceil(lanes);
+        let mut bytes = Vec::new();
+        for g in 0..op.groups {
+            for v in 0..per_group {
+                let channel = |l: usize| {
+                    let own = v * lanes + l;
+                    (own < channels).then_some(g * channels + own)
+                };
+                table.write(&mut bytes, (0..lanes).map(channel));
+            }
+        }
+        let vector = table.columns.len() * lanes * 4;
+        Self {
+            bytes,
+            group: per_group * vector,
+            vector,
+        }
+    }
+}
+
+/// The constants of a layer, a column each: bias, multiplier, shift.
+pub(crate) struct Table {
+    columns: Vec<(Vec<i32>, i32)>,
+}
+
+impl Table {
+    pub(crate) fn new(op: &IntConv, operands: &[Operand<'_>], machine: &Machine) -> Self {
+        let constant = |i: usize| operands[i].constant.expect("parameters are constant");
+        let mut bias = constant(2).as_slice::<i32>().to_vec();
+        if machine.signed_dot {
+            // activations are read less 128
+            let weights = constant(1).as_slice::<i8>();
+            let per_channel = weights.len() / bias.len();
+            for (b, row) in bias
+                .iter_mut()
+                .zip(weights.chunks_exact(per_channel.max(1)))
+            {
+                *b = b.wrapping_add(128 * row.iter().map(|&q| i32::from(q)).sum::<i32>());
+            }
+        }
+        let mut columns = vec![(bias, 0)];
+        if op.epilogue != Epilogue::Accumulator {
+            columns.push((constant(3).as_slice::<i32>().to_vec(), 0));
+        }
+        if matches!(op.epilogue, Epilogue::Exact { .. }) {
+            columns.push((
+                constant(4)
+                    .as_slice::<u8>()
+                    .iter()
+                    .map(|&c| c.into())
+                    .collect(),
+                1,
+            ));
+        }
+        Self { columns }
+    }
+
+    /// Number of columns.
+    pub(crate) fn columns(&self) -> usize {
+        self.columns.len()
+    }
+
+    /// Appends each column for the channels of a vector; lanes without a channel get a harmless value.
+    pub(crate) fn write(
+        &self,
+        bytes: &mut Vec<u8>,
+        channels: impl Iterator<Item = Option<usize>> + Clone,
+    ) {
+        for (column, missing) in &self.columns {
+            let value = |c: Option<usize>| c.map_or(*missing, |c| column[c]);
+            bytes.extend(channels.clone().flat_map(|c| value(c).to_le_bytes()));
+        }
+    }
+}
+
+/// Writes results of a convolution.
+pub(crate) struct Finish<'a> {
+    pub(crate) op: &'a IntConv,
+    pub(crate) constants: &'a Constants,
+    pub(crate) machine: &'a Machine,
+}
+
+impl Finish<'_> {
+    fn column(&self, b: &mut Builder, constants: &Addr, v: usize, column: usize) -> Val {
+        let lanes = self.machine.lanes;
+        let at = v * self.constants.vector + column * usize::from(lanes) * 4;
+        b.load(Type::I32.x(lanes), constants.clone().plus(at as i64))
+    }
+
+    /// What the sums of the `v`-th vector of channels start from.
+    pub(crate) fn bias(&self, b: &mut Builder, constants: &Addr, v: usize) -> Val {
+        self.column(b, constants, v, 0)
+    }
+
+    /// Stores one vector of channels for several pixels; `valid` lanes are channels.
+    #[allow(clippy::too_many_arguments, reason = "the places of one store")]
+    pub(crate) fn store(
+        &self,
+        b: &mut Builder,
+        constants: &Addr,
+        v: usize,
+        sums: &[Val],
+        y: &[Addr],
+        r: Option<&[Addr]>,
+        valid: usize,
+    ) {
+        let multiplier =
+            (self.op.epilogue != Epilogue::Accumulator).then(|| self.column(b, constants, v, 1));
+        let shift = matches!(self.op.epilogue, Epilogue::Exact { .. })
+            .then(|| self.column(b, constants, v, 2));
+        let codes: Vec<Val> = sums
+            .iter()
+            .enumerate()
+            .map(|(p, &sum)| {
+                requantized(
+                    b,
+                    self.op.epilogue,
+                    sum,
+                    multiplier,
+                    shift,
+                    r.map(|r| &r[p]),
+                )
+            })
+            .collect();
+        if self.op.out.dtype == DType::U8 {
+            self.store_bytes(b, &codes, y, valid);
+            return;
+        }
+        for (&v, at) in codes.iter().zip(y) {
+            if valid == usize::from(self.machine.lanes) {
+                store_codes(b, v, self.op.out, at.clone());
+            } else {
+                for lane in 0..valid {
+                    let x = b.extract(v, lane as u16);
+                    let at = at.clone().plus((lane * self.op.out.dtype.bytes()) as i64);
+                    store_codes(b, x, self.op.out, at);
+                }
+            }
+        }
+    }
+
+    /// Packs four pixels at a time: the in-lane interleaving is undone by one permutation of dwords.
+    fn store_bytes(&self, b: &mut Builder, codes: &[Val], y: &[Addr], valid: usize) {
+        let lanes = self.machine.lanes;
+        let quarter = lanes / 4;
+        for (four, y) in codes.chunks(4).zip(y.chunks(4)) {
+            let part = |i: usize| four[i.min(four.len() - 1)];
+            let mut packed = b.pack4_u8([part(0), part(1), part(2), part(3)]);
+            let ty = b.ty(packed);
+            if self.op.out.lo > 0 {
+                let lo = b.constant(ty, self.op.out.lo.into());
+                packed = b.umax(packed, lo);
+            }
+            if self.op.out.hi < 255 {
+                let hi = b.constant(ty, self.op.out.hi.into());
+                packed = b.umin(packed, hi);
+            }
+            let dwords = b.bitcast(Type::I32.x(lanes), packed);
+            let order: Vec<u16> = (0..4)
+                .flat_map(|p| (0..quarter).map(move |l| l * 4 + p))
+                .collect();
+            let ordered = if quarter == 1 {
+                dwords
+            } else {
+                b.shuffle(dwords, dwords, &order)
+            };
+            for (p, at) in y.iter().enumerate() {
+                store_pixel(b, ordered, p as u16 * quarter, quarter, at, valid);
+            }
+        }
+    }
+}
+
+/// Stores the bytes of `count` dwords from `first` on, or the first `valid` of them.
+fn store_pixel(b: &mut Builder, dwords: Val, first: u16, count: u16, at: &Addr, valid: usize) {
+    if count == 1 && valid == 4 {
+        let dword = b.extract(dwords, first);
+        b.store(dword, at.clone());
+    } else if valid == usize::from(count) * 4 {
+        let v = b.slice(dwords, first, count);
+        b.store(v, at.clone());
+    } else {
+        let ty = b.ty(dwords);
+        let bytes = b.bitcast(Type::I8.x(ty.lanes * 4), dwords);
+        store_some(b, bytes, first * 4, valid, at);
+    }
+}
+
+/// Stores `n` bytes of a vector from `first` on.
+pub(crate) fn store_some(b: &mut Builder, bytes: Val, first: u16, n: usize, at: &Addr) {
+    let (mut done, mut width) = (0, 64);
+    while done < n {
+        if done + width > n {
+            width /= 2;
+            continue;
+        }
+        let from = first + done as u16;
+        let v = if width == 1 {
+            b.extract(bytes, from)
+        } else {
+            b.slice(bytes, from, width as u16)
+        };
+        b.store(v, at.clone().plus(done as i64));
+        done += width;
+    }
+}
+
+/// Codes before they are clamped, as `i32`.
+pub(crate) fn requantized(
+    b: &mut Builder,
+    epilogue: Epilogue,
+    sum: Val,
+    multiplier: Option<Val>,
+    shift: Option<Val>,
+    r: Option<&Addr>,
+) -> Val {
+    let ty = b.ty(sum);
+    match (epilogue, multiplier, shift, r) {
+        (Epilogue::Accumulator, ..) => sum,
+        (Epilogue::High, Some(m), ..) => b.mulhi(sum, m),
+        (Epilogue::Exact { zero_point }, Some(m), Some(c), _) => {
+            let scaled = b.requant(sum, m, c);
+            let zero = b.constant(ty, zero_point.into());
+            b.add(scaled, zero)
+        }
+        (Epilogue::Residual { f, p, m2 }, Some(m), _, Some(r)) => {
+            let t = b.mulhi(sum, m);
+            let raise = b.constant(ty, (p - f).into());
+            let t = b.shl(t, raise);
+            let bytes = b.load(Type::I8.x(ty.lanes), r.clone());
+            let codes = b.zext(Scalar::I32, bytes);
+            let m2 = b.constant(ty, m2.into());
+            let scaled = b.mul(codes, m2);
+            let total = b.add(t, scaled);
+            let p = b.constant(ty, p.into());
+            b.ashr(total, p)
+        }
+        _ => unreachable!("the epilogue's constants are loaded"),
+    }
+}

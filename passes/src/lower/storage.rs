@@ -1,0 +1,81 @@
+//! How each tensor of a graph lies in memory.
+
+use std::collections::HashMap;
+
+use lowbit_ir::{DType, Def, Graph, Op, ValueId};
+
+use super::Storage;
+
+/// Bytes behind every arena buffer that kernels may read.
+pub(crate) const SLACK: usize = 64;
+
+/// Rows and columns around height and width, and the code they hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Border {
+    /// Above, below, left, right.
+    pub(crate) size: [usize; 4],
+    pub(crate) code: u8,
+}
+
+/// The border that each tensor needs: the widest of the convolutions that read it.
+pub(crate) fn borders(graph: &Graph) -> HashMap<ValueId, Border> {
+    let mut borders: HashMap<ValueId, Border> = HashMap::new();
+    for (_, node) in graph.nodes() {
+        let Op::IntConv(op) = &node.op else { continue };
+        let [rows, columns] = op.pad;
+        let own = [rows[0], rows[1], columns[0], columns[1]];
+        if own == [0; 4] {
+            continue;
+        }
+        let border = borders.entry(node.inputs[0]).or_insert(Border {
+            size: [0; 4],
+            code: op.pad_code,
+        });
+        assert_eq!(
+            border.code, op.pad_code,
+            "readers of a tensor agree on its zero-point"
+        );
+        border
+            .size
+            .iter_mut()
+            .zip(own)
+            .for_each(|(a, b)| *a = (*a).max(b));
+    }
+    borders
+}
+
+/// The storage of a tensor in the arena.
+pub(crate) fn arena(dtype: DType, shape: &[usize], border: Option<&Border>) -> Storage {
+    let mut s = Storage::dense(dtype, shape);
+    s.slack = SLACK;
+    if let (Some(border), &[n, h, w, c]) = (border, shape) {
+        let [top, bottom, left, right] = border.size;
+        let (pixel, row) = (c, (w + left + right) * c);
+        let image = (h + top + bottom) * row;
+        s.strides = vec![image, row, pixel, 1];
+        s.offset = top * row + left * pixel;
+        s.bytes = n * image;
+    }
+    s
+}
+
+/// Whether a convolution can read its operand where the caller put it: nothing around or behind it is read.
+pub(crate) fn reads_exactly(graph: &Graph, v: ValueId) -> bool {
+    graph.nodes().all(|(_, node)| {
+        let Op::IntConv(op) = &node.op else {
+            return true;
+        };
+        if node.inputs.iter().skip(2).any(|&r| r == v) {
+            return false;
+        }
+        let kernel = graph.shape(node.inputs[1]);
+        let run = kernel[2] * kernel[3];
+        node.inputs[0] != v
+            || (op.groups == 1 && op.dilation[1] == 1 && run % 4 == 0 && op.pad == [[0, 0]; 2])
+    })
+}
+
+/// The value whose memory a value shares: the operand of a reshape that keeps it.
+pub(crate) fn is_constant(graph: &Graph, v: ValueId) -> bool {
+    matches!(graph.value(v).def, Def::Const(_))
+}

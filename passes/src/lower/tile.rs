@@ -1,0 +1,143 @@
+//! How the output of a convolution is cut into tiles that fit the registers.
+
+use super::Machine;
+
+/// A tile: `rows × columns` output pixels times `vectors` vectors of channels, one accumulator each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shape {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) vectors: usize,
+}
+
+/// Equal parts along an axis: `count` of them, each `size` long, from `first` on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Part {
+    pub(crate) first: usize,
+    pub(crate) size: usize,
+    pub(crate) count: usize,
+}
+
+/// Cuts `extent` into parts of `size` and one shorter one.
+pub(crate) fn parts(extent: usize, size: usize) -> Vec<Part> {
+    let (count, rest) = (extent / size, extent % size);
+    let mut parts = Vec::new();
+    if count > 0 {
+        parts.push(Part {
+            first: 0,
+            size,
+            count,
+        });
+    }
+    if rest > 0 {
+        parts.push(Part {
+            first: count * size,
+            size: rest,
+            count: 1,
+        });
+    }
+    parts
+}
+
+/// The tile with the least estimated time for an output of `size` pixels and `channels` channels, each a sum over
+/// `steps` groups of four products.
+pub(crate) fn choose(size: [usize; 2], channels: usize, steps: usize, machine: &Machine) -> Shape {
+    let vectors = channels.div_ceil(usize::from(machine.lanes));
+    let registers = usize::from(machine.registers);
+    let spare = if machine.signed_dot { 3 } else { 2 };
+    let mut best = (
+        u64::MAX,
+        Shape {
+            rows: 1,
+            columns: 1,
+            vectors: 1,
+        },
+    );
+    for v in 1..=vectors.min(8) {
+        let most = registers.saturating_sub(spare + v) / v;
+        for shape in pixel_shapes(size, most, v) {
+            let time = time(size, vectors, steps, shape, machine);
+            if time < best.0 {
+                best = (time, shape);
+            }
+        }
+    }
+    best.1
+}
+
+/// Tiles of at most `most` pixels: parts of a row, or several narrow rows.
+fn pixel_shapes([height, width]: [usize; 2], most: usize, vectors: usize) -> Vec<Shape> {
+    if most == 0 {
+        return Vec::new();
+    }
+    if width <= most {
+        let rows = (most / width.max(1)).clamp(1, height.max(1));
+        return (1..=rows)
+            .map(|rows| Shape {
+                rows,
+                columns: width,
+                vectors,
+            })
+            .collect();
+    }
+    (1..=most)
+        .map(|columns| Shape {
+            rows: 1,
+            columns,
+            vectors,
+        })
+        .collect()
+}
+
+/// Estimated time in quarters of a cycle.
+fn time(size: [usize; 2], vectors: usize, steps: usize, shape: Shape, machine: &Machine) -> u64 {
+    let dot = if machine.native_dot4 { 2 } else { 10 };
+    let mut total = 0;
+    for rows in parts(size[0], shape.rows) {
+        for columns in parts(size[1], shape.columns) {
+            for v in parts(vectors, shape.vectors) {
+                let pixels = rows.size * columns.size;
+                let accumulators = pixels * v.size;
+                let loads = 2 * (pixels + v.size);
+                // five cycles of latency for the sums that depend on each other
+                let step = (dot * accumulators).max(loads).max(20) + 2;
+                let tile = steps * step + 14 * accumulators + 24;
+                total += (rows.count * columns.count * v.count * tile) as u64;
+            }
+        }
+    }
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::machines;
+    use super::*;
+
+    #[test]
+    fn parts_cover_the_extent() {
+        for (extent, size) in [(56, 14), (7, 3), (2, 5), (0, 4)] {
+            let parts = parts(extent, size);
+            let mut next = 0;
+            for p in &parts {
+                assert_eq!(p.first, next);
+                next += p.size * p.count;
+            }
+            assert_eq!(next, extent);
+        }
+    }
+
+    #[test]
+    fn tiles_fit_the_registers() {
+        for machine in machines() {
+            for size in [[1, 1], [7, 7], [56, 56], [1, 3136], [5, 25]] {
+                let s = choose(size, 96, 100, &machine);
+                let pixels = s.rows * s.columns;
+                assert!(
+                    pixels * s.vectors + s.vectors + 2 <= usize::from(machine.registers),
+                    "{s:?}"
+                );
+            }
+        }
+    }
+}
