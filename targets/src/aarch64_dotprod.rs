@@ -2,20 +2,16 @@
 
 use crate::Arch;
 use crate::Feature::{self, Dotprod, Neon};
-use crate::row::{Costs, DotSigns, Row, Rule, Sequence, Target, generic, sequence};
+use crate::row::{Costs, DotSigns, Row, Sequence, Target, dot, generic, sequence};
 use lowbit_kernel::{OpCode, Type};
 
 const ROWS: &[Row] = &[
-    Row {
-        op: OpCode::Dot4s,
-        ty: Type::I32.x(4),
-        rule: Rule::Intrinsic {
-            name: "llvm.aarch64.neon.sdot.v4i32.v16i8",
-            as_acc: false,
-        },
-        needs: &[Dotprod],
-        mnemonic: "sdot",
-    },
+    dot(
+        OpCode::Dot4s,
+        "llvm.aarch64.neon.sdot.v4i32.v16i8",
+        &[Dotprod],
+        "sdot",
+    ),
     sequence(
         OpCode::Dot4,
         Type::I32.x(4),

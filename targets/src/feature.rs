@@ -33,6 +33,8 @@ impl Arch {
 /// Register of a `cpuid` answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CpuidRegister {
+    /// `eax`.
+    Eax,
     /// `ebx`.
     Ebx,
     /// `ecx`.
@@ -46,8 +48,10 @@ pub enum Probe {
     Base,
     /// A bit of `cpuid`, and the bits of XCR0 that the operating system must have set.
     Cpuid {
-        /// `eax` of the question; `ecx` is 0.
+        /// `eax` of the question.
         leaf: u32,
+        /// `ecx` of the question.
+        subleaf: u32,
         /// Where the bit is.
         register: CpuidRegister,
         /// Its number.
@@ -55,8 +59,10 @@ pub enum Probe {
         /// State components that must be enabled.
         xcr0: u32,
     },
-    /// A four-bit field of `ID_AA64ISAR0_EL1` that must not be zero.
-    Isar0 {
+    /// A four-bit field of an identification register that must not be zero.
+    IdRegister {
+        /// Name of the register.
+        name: &'static str,
         /// Number of the field's lowest bit.
         shift: u32,
     },
@@ -98,6 +104,7 @@ const ZMM: u32 = 0xe6;
 const fn leaf1(bit: u32, xcr0: u32) -> Probe {
     Probe::Cpuid {
         leaf: 1,
+        subleaf: 0,
         register: CpuidRegister::Ecx,
         bit,
         xcr0,
@@ -107,6 +114,7 @@ const fn leaf1(bit: u32, xcr0: u32) -> Probe {
 const fn leaf7_ebx(bit: u32, xcr0: u32) -> Probe {
     Probe::Cpuid {
         leaf: 7,
+        subleaf: 0,
         register: CpuidRegister::Ebx,
         bit,
         xcr0,
@@ -116,11 +124,24 @@ const fn leaf7_ebx(bit: u32, xcr0: u32) -> Probe {
 const fn leaf7_ecx(bit: u32, xcr0: u32) -> Probe {
     Probe::Cpuid {
         leaf: 7,
+        subleaf: 0,
         register: CpuidRegister::Ecx,
         bit,
         xcr0,
     }
 }
+
+const fn id_register(name: &'static str, shift: u32) -> Probe {
+    Probe::IdRegister { name, shift }
+}
+
+const AVX_VNNI: Probe = Probe::Cpuid {
+    leaf: 7,
+    subleaf: 1,
+    register: CpuidRegister::Eax,
+    bit: 4,
+    xcr0: YMM,
+};
 
 features! {
     /// 128-bit integer vectors.
@@ -137,6 +158,8 @@ features! {
     Avx X86_64 "avx" leaf1(28, YMM);
     /// 256-bit integer vectors.
     Avx2 X86_64 "avx2" leaf7_ebx(5, YMM);
+    /// Dot products of bytes and words at 128 and 256 bits, without AVX-512.
+    AvxVnni X86_64 "avxvnni" AVX_VNNI;
     /// Bit manipulation.
     Bmi X86_64 "bmi" leaf7_ebx(3, 0);
     /// More bit manipulation.
@@ -162,7 +185,9 @@ features! {
     /// 128-bit vectors of ARM.
     Neon Aarch64 "neon" Probe::Base;
     /// Dot products of bytes.
-    Dotprod Aarch64 "dotprod" Probe::Isar0 { shift: 44 };
+    Dotprod Aarch64 "dotprod" id_register("ID_AA64ISAR0_EL1", 44);
+    /// Dot products of unsigned with signed bytes, and matrix products.
+    I8mm Aarch64 "i8mm" id_register("ID_AA64ISAR1_EL1", 52);
 }
 
 impl fmt::Display for Feature {

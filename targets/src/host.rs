@@ -23,6 +23,7 @@ pub(crate) fn has(feature: Feature) -> bool {
         Feature::Popcnt => has!("popcnt"),
         Feature::Avx => has!("avx"),
         Feature::Avx2 => has!("avx2"),
+        Feature::AvxVnni => has!("avxvnni"),
         Feature::Bmi => has!("bmi1"),
         Feature::Bmi2 => has!("bmi2"),
         Feature::Avx512f => has!("avx512f"),
@@ -34,7 +35,7 @@ pub(crate) fn has(feature: Feature) -> bool {
         Feature::Avx512vnni => has!("avx512vnni"),
         Feature::Avx512bitalg => has!("avx512bitalg"),
         Feature::Avx512vpopcntdq => has!("avx512vpopcntdq"),
-        Feature::Neon | Feature::Dotprod => false,
+        Feature::Neon | Feature::Dotprod | Feature::I8mm => false,
     }
 }
 
@@ -44,6 +45,7 @@ pub(crate) fn has(feature: Feature) -> bool {
     match feature {
         Feature::Neon => true,
         Feature::Dotprod => std::arch::is_aarch64_feature_detected!("dotprod"),
+        Feature::I8mm => std::arch::is_aarch64_feature_detected!("i8mm"),
         _ => false,
     }
 }

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod aarch64_dotprod;
+mod aarch64_i8mm;
 mod aarch64_neon;
 mod feature;
 mod host;
 mod portable;
 mod resolve;
 mod row;
+mod x86_64_avxvnni;
 mod x86_64_v3;
 mod x86_64_vnni;
 
@@ -23,9 +25,11 @@ pub use row::{Costs, DotSigns, Row, Rule, Sequence, Target};
 pub static ALL: &[&Target] = &[
     &portable::TARGET,
     &x86_64_v3::TARGET,
+    &x86_64_avxvnni::TARGET,
     &x86_64_vnni::TARGET,
     &aarch64_neon::TARGET,
     &aarch64_dotprod::TARGET,
+    &aarch64_i8mm::TARGET,
 ];
 
 #[cfg(test)]

@@ -144,6 +144,26 @@ pub(crate) const fn intrinsic(
     }
 }
 
+/// A byte dot product of AArch64: four accumulators, factors as bytes.
+pub(crate) const fn dot(
+    op: OpCode,
+    name: &'static str,
+    needs: &'static [Feature],
+    mnemonic: &'static str,
+) -> Row {
+    let rule = Rule::Intrinsic {
+        name,
+        as_acc: false,
+    };
+    Row {
+        op,
+        ty: Type::I32.x(4),
+        rule,
+        needs,
+        mnemonic,
+    }
+}
+
 pub(crate) const fn sequence(
     op: OpCode,
     ty: Type,

@@ -79,22 +79,23 @@ fn branch<'c>(g: &Generator<'c>, function: FunctionValue<'c>, holds: IntValue<'c
 }
 
 fn x86<'c>(g: &Generator<'c>, target: &ResolvedTarget, function: FunctionValue<'c>) {
-    let mut masks: BTreeMap<(u32, CpuidRegister), u32> = BTreeMap::new();
+    let mut masks: BTreeMap<(u32, u32, CpuidRegister), u32> = BTreeMap::new();
     let mut states = 0;
     for feature in &target.features {
         if let Probe::Cpuid {
             leaf,
+            subleaf,
             register,
             bit,
             xcr0,
         } = feature.probe()
         {
-            *masks.entry((leaf, register)).or_default() |= 1 << bit;
+            *masks.entry((leaf, subleaf, register)).or_default() |= 1 << bit;
             states |= xcr0;
         }
     }
-    if let Some(&(top, _)) = masks.keys().last() {
-        let highest = answer(g, 0, 0);
+    if let Some(&(top, ..)) = masks.keys().last() {
+        let highest = answer(g, 0, 0, CpuidRegister::Eax);
         let top = g.context.i32_type().const_int(top.into(), false);
         let knows = g
             .builder
@@ -102,35 +103,38 @@ fn x86<'c>(g: &Generator<'c>, target: &ResolvedTarget, function: FunctionValue<'
             .expect(BUILT);
         branch(g, function, knows, LACKS_FEATURE);
     }
-    for ((leaf, register), mask) in masks {
-        let position = if register == CpuidRegister::Ebx { 1 } else { 2 };
+    for ((leaf, subleaf, register), mask) in masks {
         require(
             g,
             function,
-            answer(g, leaf, position),
+            answer(g, leaf, subleaf, register),
             mask.into(),
             LACKS_FEATURE,
         );
     }
     if states != 0 {
         const OSXSAVE: u64 = 1 << 27;
-        require(g, function, answer(g, 1, 2), OSXSAVE, LACKS_STATE);
+        require(
+            g,
+            function,
+            answer(g, 1, 0, CpuidRegister::Ecx),
+            OSXSAVE,
+            LACKS_STATE,
+        );
         require(g, function, enabled_states(g), states.into(), LACKS_STATE);
     }
 }
 
-/// Register `position` (eax, ebx, ecx, edx) of `cpuid` with `eax = leaf`, `ecx = 0`.
-fn answer<'c>(g: &Generator<'c>, leaf: u32, position: u32) -> IntValue<'c> {
-    let ty = Type::I32;
+/// A register of what `cpuid` answers. Sub-leaves that a processor does not know read as zero.
+fn answer<'c>(g: &Generator<'c>, leaf: u32, subleaf: u32, register: CpuidRegister) -> IntValue<'c> {
+    let question = [leaf, subleaf].map(|x| g.constant(Type::I32, x.into()));
     let registers = "={ax},={bx},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}";
-    assembly(
-        g,
-        "cpuid",
-        registers,
-        4,
-        &[g.constant(ty, leaf.into()), g.constant(ty, 0)],
-        position,
-    )
+    let position = match register {
+        CpuidRegister::Eax => 0,
+        CpuidRegister::Ebx => 1,
+        CpuidRegister::Ecx => 2,
+    };
+    assembly(g, "cpuid", registers, 4, &question, position)
 }
 
 /// Low half of XCR0.
@@ -177,13 +181,13 @@ fn assembly<'c>(
 
 fn aarch64<'c>(g: &Generator<'c>, target: &ResolvedTarget, function: FunctionValue<'c>) {
     let fields = target.features.iter().filter_map(|f| match f.probe() {
-        Probe::Isar0 { shift } => Some(shift),
+        Probe::IdRegister { name, shift } => Some((name, shift)),
         _ => None,
     });
-    for shift in fields {
+    for (name, shift) in fields {
         let long = g.context.i64_type();
         let ty = long.fn_type(&[], false);
-        let (text, out) = ("mrs $0, ID_AA64ISAR0_EL1".to_owned(), "=r".to_owned());
+        let (text, out) = (format!("mrs $0, {name}"), "=r".to_owned());
         let code = g
             .context
             .create_inline_asm(ty, text, out, true, false, None, false);

@@ -188,7 +188,8 @@ impl Decoder {
             );
             (length, CStr::from_ptr(text.as_ptr()))
         };
-        (length > 0).then(|| (length, text.to_string_lossy().trim().to_owned()))
+        let text = text.to_string_lossy();
+        (length > 0).then(|| (length, without_encoding(text.trim()).to_owned()))
     }
 }
 
@@ -196,6 +197,14 @@ impl Drop for Decoder {
     fn drop(&mut self) {
         // SAFETY: the context is valid and not used again.
         unsafe { LLVMDisasmDispose(self.0) }
+    }
+}
+
+/// LLVM puts `{vex}` or `{evex}` in front where an instruction has both encodings.
+fn without_encoding(text: &str) -> &str {
+    match text.split_once('}') {
+        Some((_, rest)) if text.starts_with('{') => rest.trim_start(),
+        _ => text,
     }
 }
 
@@ -262,7 +271,19 @@ fn is_float_aarch64(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_float_aarch64, is_float_x86};
+    use super::{is_float_aarch64, is_float_x86, without_encoding};
+
+    #[test]
+    fn encodings_are_no_mnemonics() {
+        assert_eq!(
+            without_encoding("{vex}\tvpdpbusd\tymm0, ymm1, ymm2"),
+            "vpdpbusd\tymm0, ymm1, ymm2"
+        );
+        assert_eq!(
+            without_encoding("vmovdqu8\tzmm1 {k1}, zmm2"),
+            "vmovdqu8\tzmm1 {k1}, zmm2"
+        );
+    }
 
     #[test]
     fn x86_float_instructions_are_told_from_moves_and_integers() {

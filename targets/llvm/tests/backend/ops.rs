@@ -3,7 +3,7 @@
 use crate::common::{Case, compare, targets};
 use lowbit_kernel::{Attr, OpCode, Scalar, Type};
 
-const LANES: &[u16] = &[1, 2, 4, 7, 16, 64];
+const LANES: &[u16] = &[1, 2, 7, 16, 64];
 
 fn types() -> impl Iterator<Item = Type> {
     Scalar::ALL

@@ -1,0 +1,60 @@
+//! AArch64 with `usdot`: unsigned activations need no shift by 128.
+
+use crate::Arch;
+use crate::Feature::{self, Dotprod, I8mm, Neon};
+use crate::row::{Costs, DotSigns, Row, Sequence, Target, dot, generic, sequence};
+use lowbit_kernel::{OpCode, Type};
+
+const ROWS: &[Row] = &[
+    dot(
+        OpCode::Dot4,
+        "llvm.aarch64.neon.usdot.v4i32.v16i8",
+        &[I8mm],
+        "usdot",
+    ),
+    dot(
+        OpCode::Dot4s,
+        "llvm.aarch64.neon.sdot.v4i32.v16i8",
+        &[Dotprod],
+        "sdot",
+    ),
+    generic(OpCode::Mulhi, Type::I32.x(4), &[Neon], "smull"),
+    generic(OpCode::Requant, Type::I32.x(4), &[Neon], "smlal"),
+    generic(OpCode::Zip4, Type::I8.x(16), &[Neon], "zip1"),
+    sequence(
+        OpCode::Pack4U8,
+        Type::I8.x(16),
+        Sequence::Narrow,
+        &[Neon],
+        "sqxtun",
+    ),
+    sequence(
+        OpCode::Lut256,
+        Type::I8.x(16),
+        Sequence::Table64,
+        &[Neon],
+        "tbl",
+    ),
+];
+
+const FEATURES: &[Feature] = &[Neon, Dotprod, I8mm];
+
+pub(crate) static TARGET: Target = Target {
+    name: "aarch64-i8mm",
+    archs: &[Arch::Aarch64],
+    llvm_cpu: "",
+    features: FEATURES,
+    optional: &[],
+    vector_bytes: 16,
+    registers: 32,
+    dot: DotSigns::U8S8,
+    rows: ROWS,
+    costs: Costs {
+        dot: 5,
+        load: 5,
+        store: 10,
+        requant: 40,
+        simple: 5,
+        lut: 80,
+    },
+};
