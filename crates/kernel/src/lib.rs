@@ -4,6 +4,18 @@
 //! again. A [`Kernel`] reads and writes byte buffers at affine addresses; values are SSA, accumulators are carried through loops as
 //! values. A [`Program`] is the calls of one inference over an arena. Each has a text form, a verifier and an interpreter; the
 //! interpreter is the definition that every target equals bit for bit.
+//!
+//! ```text
+//! kernel scale(@x: in 640 slack 64, @w: const 64 align 64, @y: out 640 align 64) {
+//!   %0 = load i8x64 @w[0]                          // type, then @buffer[bytes + counter*bytes + %index*bytes]
+//!   for i0 in 10 unroll (%1 = %0) -> (%4) {        // trips; (inside = before) -> (after)
+//!     %2 = load i8x64 @x[0 + i0*64]
+//!     %3 = umax i8x64 %2, %1
+//!     store %3, @y[0 + i0*64]
+//!     yield %3
+//!   }
+//! }
+//! ```
 #![forbid(unsafe_code)]
 
 mod builder;

@@ -19,6 +19,7 @@ use inkwell::targets::{
 };
 use lowbit_kernel::{Program, ProgramError};
 use lowbit_targets::ResolvedTarget;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_void};
 use std::sync::Once;
@@ -79,8 +80,8 @@ pub fn emit(
 ) -> Result<Emitted, EmitError> {
     program.verify()?;
     let machine = machine(target)?;
+    let frames = Frames::default();
     let context = Context::create();
-    let mut frames = Frames::default();
     frames.listen(&context);
     let module = context.create_module(&program.name);
     module.set_source_file_name(&program.name);
@@ -102,7 +103,7 @@ pub fn emit(
     } else {
         None
     };
-    frames.sizes.clear();
+    frames.sizes.borrow_mut().clear();
     let object = write(&machine, module, FileType::Object)?;
     Ok(Emitted {
         object,
@@ -184,39 +185,36 @@ fn assembly(machine: &TargetMachine, module: &Module<'_>) -> Result<String, Emit
 /// Frame sizes by function, as LLVM reports them where a frame is larger than its `warn-stack-size`.
 #[derive(Debug, Default)]
 struct Frames {
-    sizes: BTreeMap<String, u32>,
-    unread: Vec<String>,
+    sizes: RefCell<BTreeMap<String, u32>>,
+    unread: RefCell<Vec<String>>,
 }
 
 impl Frames {
     /// A return address, and what aligning the stack for 64-byte spills may skip.
     const CALL: u32 = 8 + 64;
 
-    fn listen(&mut self, context: &Context) {
-        let this: *mut Self = self;
+    fn listen(&self, context: &Context) {
+        let this = std::ptr::from_ref(self).cast_mut();
         // SAFETY: the context is dropped before `self`, and only the thread that emits calls the handler.
         unsafe { LLVMContextSetDiagnosticHandler(context.raw(), Some(record), this.cast()) }
     }
 
-    fn note(&mut self, message: &str) {
+    fn note(&self, message: &str) {
         match frame(message) {
             Some((function, size)) => {
-                self.sizes.insert(function.to_owned(), size);
+                self.sizes.borrow_mut().insert(function.to_owned(), size);
             }
-            None => self.unread.push(message.to_owned()),
+            None => self.unread.borrow_mut().push(message.to_owned()),
         }
     }
 
     fn of(&self, function: &str) -> u32 {
-        self.sizes.get(function).copied().unwrap_or(0) + Self::CALL
+        self.sizes.borrow().get(function).copied().unwrap_or(0) + Self::CALL
     }
 
     fn deepest(&self, program: &Program) -> u32 {
-        assert!(
-            self.unread.is_empty(),
-            "LLVM reported: {}",
-            self.unread.join("; ")
-        );
+        let unread = self.unread.borrow();
+        assert!(unread.is_empty(), "LLVM reported: {}", unread.join("; "));
         let deepest = program
             .kernels
             .iter()
@@ -244,7 +242,7 @@ extern "C" fn record(info: LLVMDiagnosticInfoRef, frames: *mut c_void) {
         let text = LLVMGetDiagInfoDescription(info);
         let message = CStr::from_ptr(text).to_string_lossy().into_owned();
         LLVMDisposeMessage(text);
-        (*frames.cast::<Frames>()).note(&message);
+        (*frames.cast_const().cast::<Frames>()).note(&message);
     }
 }
 

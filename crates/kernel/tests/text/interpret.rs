@@ -1,6 +1,6 @@
 //! Meanings of operations on small examples worked out by hand.
 
-use lowbit_kernel::{Kernel, Program, run_kernel};
+use lowbit_kernel::{Kernel, OpCode, Program, run_kernel};
 
 /// Runs statements on `x`, which store to `@y`.
 fn run(body: &str, x: &[u8], y: usize) -> Result<Vec<u8>, String> {
@@ -14,6 +14,14 @@ fn run(body: &str, x: &[u8], y: usize) -> Result<Vec<u8>, String> {
 
 fn i32s(xs: &[i32]) -> Vec<u8> {
     xs.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+#[test]
+fn every_operation_is_found_by_its_name() {
+    for &code in OpCode::ALL {
+        assert_eq!(OpCode::from_name(code.def().name), Some(code));
+    }
+    assert_eq!(OpCode::from_name("dot5"), None);
 }
 
 #[test]

@@ -1,28 +1,12 @@
 //! Runs emitted objects: in this process on the host, through an emulator elsewhere; and builds kernels of one operation.
 
+use crate::kernels::Random;
 use lowbit_kernel::{Attr, Builder, Call, Kernel, OpCode, Place, Program, Role, Scalar, Type};
 use lowbit_llvm::{Options, emit};
 use lowbit_targets::{ALL, Arch, Probe, ResolvedTarget, resolve};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-
-/// A small generator of repeatable random numbers.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(crate) fn bytes(&mut self, n: usize) -> Vec<u8> {
-        (0..n).map(|_| self.next() as u8).collect()
-    }
-}
 
 /// One use of an operation.
 #[derive(Clone, Debug)]

@@ -5,7 +5,8 @@ mod random;
 
 use crate::common::{run, targets};
 use lowbit_kernel::{Call, Kernel, Place, Program};
-use random::{Random, SIZES};
+pub(crate) use random::Random;
+use random::SIZES;
 
 /// Bytes of an `inout` buffer with its slack, and of the others.
 const WRITTEN: usize = SIZES[2] + 64;

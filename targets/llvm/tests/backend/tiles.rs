@@ -1,6 +1,7 @@
 //! Convolution tiles keep their accumulators in registers and compute what the interpreter does.
 
-use crate::common::{Random, run, targets};
+use crate::common::{run, targets};
+use crate::kernels::Random;
 use lowbit_kernel::{Buffer, Builder, Call, Kernel, Place, Program, Role, Scalar, Type, Val};
 use lowbit_llvm::{Options, disassemble, emit};
 use lowbit_targets::{ResolvedTarget, resolve};
