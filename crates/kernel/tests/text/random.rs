@@ -86,10 +86,10 @@ pub(crate) fn kernel(seed: u64) -> Kernel {
 impl Author {
     fn statements(&mut self, n: usize) {
         for _ in 0..n {
-            match self.random.below(8) {
+            match self.random.below(12) {
                 0 if self.loops.len() < 3 => self.looped(),
-                0..4 => self.store(),
-                4 => {
+                0..3 => self.store(),
+                3 => {
                     let at = self.address(0, false);
                     self.b.prefetch(at, 3);
                 }
@@ -195,7 +195,12 @@ impl Author {
     fn store(&mut self) {
         let ty = self.random.pick(&TYPES);
         let v = self.value(ty);
-        let at = self.address(ty.bytes(), true);
+        self.keep(v);
+    }
+
+    /// Stores a value somewhere.
+    fn keep(&mut self, v: Val) {
+        let at = self.address(self.b.ty(v).bytes(), true);
         self.b.store(v, at);
     }
 
@@ -203,6 +208,7 @@ impl Author {
         if let Some((ty, args, attr)) = self.operands(code) {
             let v = self.b.op(code, ty, &args, attr);
             self.visible.push(v);
+            self.keep(v);
         }
     }
 
