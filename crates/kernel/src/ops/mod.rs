@@ -174,14 +174,14 @@ ops! {
     SelectSlt = select::SLT,
     /// `a < b ? x : y` by lane, a and b unsigned.
     SelectUlt = select::ULT,
-    /// `dot4 acc i32xL, a i8x4L, w i8x4L`: acc + Σ₀³ a[4l+k]·w[4l+k], a unsigned, w signed, modulo 2^32.
+    /// `dot4 acc i32xL, a i8x4L, w i8x4L`: `acc + Σ a[4l+k]·w[4l+k]` over k in 0..4, a unsigned, w signed, modulo 2^32.
     Dot4 = dot::DOT4,
     /// As `dot4` with a signed.
     Dot4s = dot::DOT4S,
-    /// As `dot4`, where both a[4l]·w[4l] + a[4l+1]·w[4l+1] and a[4l+2]·w[4l+2] + a[4l+3]·w[4l+3] are proved to fit 16 bits; others are outside
+    /// As `dot4`, where both `a[4l]·w[4l] + a[4l+1]·w[4l+1]` and `a[4l+2]·w[4l+2] + a[4l+3]·w[4l+3]` are proved to fit 16 bits; others are outside
     /// its domain. Where no row is better it is lowered as `dot4`.
     Dot4Narrow = dot::DOT4_NARROW,
-    /// `dot2 acc i32xL, a i16x2L, b i16x2L`: acc + a[2l]·b[2l] + a[2l+1]·b[2l+1], signed, modulo 2^32.
+    /// `dot2 acc i32xL, a i16x2L, b i16x2L`: `acc + a[2l]·b[2l] + a[2l+1]·b[2l+1]`, signed, modulo 2^32.
     Dot2 = dot::DOT2,
     /// High 32 bits of the signed product: floor of a·b / 2^32.
     Mulhi = dot::MULHI,
