@@ -1,1 +1,23 @@
 //! ONNX importer: file to float graph.
+//!
+//! Each operator is decomposed into the few operations of the graph IR, channels last inside. What is constant is
+//! computed at import, so shape arithmetic folds away.
+#![forbid(unsafe_code)]
+
+mod error;
+mod model;
+mod node;
+mod ops;
+pub mod proto;
+mod tensor;
+
+pub use error::{ImportError, Problem};
+pub use model::{Imported, OPSETS, Options, check, import, import_bytes};
+
+/// Reads a tensor of a model or of an `input_N.pb`.
+///
+/// # Errors
+/// What makes it unreadable.
+pub fn read_tensor(t: &proto::Tensor) -> Result<lowbit_ir::Tensor, String> {
+    tensor::read(t, None)
+}

@@ -1,0 +1,414 @@
+//! From a file to a graph.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use lowbit_ir::{Graph, Tensor, Type, ValueId};
+use prost::Message;
+
+use crate::error::{ImportError, Problem};
+use crate::node::Node;
+use crate::{ops, proto, tensor};
+
+/// What the caller knows better than the model.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Shapes of inputs by name, `""` for the only input.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// Inputs that are constant.
+    pub constants: Vec<(String, Tensor)>,
+}
+
+/// An imported model.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The graph, in the float stage.
+    pub graph: Graph,
+    /// Version of ONNX's operator set.
+    pub opset: i64,
+    /// The program that wrote the model.
+    pub producer: String,
+}
+
+/// Versions of ONNX's operator set that are read.
+pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=22;
+
+/// Reads a model.
+///
+/// # Errors
+/// The first thing that stands in the way; see [`ImportError`].
+pub fn import(path: &Path, options: &Options) -> Result<Imported, ImportError> {
+    let bytes = read(path)?;
+    import_bytes(bytes, path, options)
+}
+
+/// Reads a model from memory; `path` names it in messages, and its folder holds external data.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_bytes(bytes: Bytes, path: &Path, options: &Options) -> Result<Imported, ImportError> {
+    let mut importer = Importer::open(bytes, path, options)?;
+    match importer.run()?.into_iter().next() {
+        Some(problem) => Err(problem.into()),
+        None => importer.finish(),
+    }
+}
+
+/// Every node that cannot be imported, in one pass. Nodes that depend on them are not reported.
+///
+/// # Errors
+/// What makes the whole model unreadable.
+pub fn check(path: &Path, options: &Options) -> Result<Vec<Problem>, ImportError> {
+    Importer::open(read(path)?, path, options)?.run()
+}
+
+fn read(path: &Path) -> Result<Bytes, ImportError> {
+    match std::fs::read(path) {
+        Ok(bytes) => Ok(Bytes::from(bytes)),
+        Err(source) => Err(ImportError::Read {
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+struct Importer<'a> {
+    proto: proto::Graph,
+    producer: String,
+    opset: i64,
+    domains: HashSet<String>,
+    folder: PathBuf,
+    options: &'a Options,
+    graph: Graph,
+    values: HashMap<String, Option<ValueId>>,
+}
+
+impl<'a> Importer<'a> {
+    fn open(bytes: Bytes, path: &Path, options: &'a Options) -> Result<Self, ImportError> {
+        let refuse = |what: String| ImportError::NotOnnx {
+            path: path.into(),
+            what,
+        };
+        if bytes.is_empty() {
+            return Err(refuse("the file is empty".into()));
+        }
+        let model = proto::Model::decode(bytes).map_err(|e| refuse(e.to_string()))?;
+        let proto = model
+            .graph
+            .ok_or_else(|| refuse("it holds no graph".into()))?;
+        let onnx = |d: &str| d.is_empty() || d == "ai.onnx";
+        let opset = model
+            .opset_import
+            .iter()
+            .find(|o| onnx(&o.domain))
+            .map(|o| o.version);
+        let opset =
+            opset.ok_or_else(|| refuse("it names no version of ONNX's operator set".into()))?;
+        if !OPSETS.contains(&opset) {
+            return Err(ImportError::Model(format!(
+                "the model uses opset {opset}; opsets {} to {} are supported (convert it with onnx.version_converter)",
+                OPSETS.start(),
+                OPSETS.end()
+            )));
+        }
+        let folder = path
+            .parent()
+            .filter(|p| !p.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        Ok(Self {
+            graph: Graph::new(proto.name.clone()),
+            producer: model.producer_name,
+            opset,
+            domains: model.opset_import.into_iter().map(|o| o.domain).collect(),
+            folder: folder.into(),
+            options,
+            values: HashMap::new(),
+            proto,
+        })
+    }
+
+    /// Imports all nodes and returns those that could not be.
+    fn run(&mut self) -> Result<Vec<Problem>, ImportError> {
+        if !self.proto.sparse_initializer.is_empty() {
+            return Err(ImportError::Model(
+                "sparse initialisers are not supported; store them dense".into(),
+            ));
+        }
+        self.initializers()?;
+        self.inputs()?;
+        self.check_names()?;
+        let nodes = std::mem::take(&mut self.proto.node);
+        let mut problems = Vec::new();
+        for node in &nodes {
+            if let Err(problem) = self.node(node) {
+                node.output.iter().for_each(|o| {
+                    self.values.insert(o.clone(), None);
+                });
+                problems.extend(problem);
+            }
+        }
+        self.proto.node = nodes;
+        Ok(problems)
+    }
+
+    fn initializers(&mut self) -> Result<(), ImportError> {
+        for t in &self.proto.initializer {
+            let fail = |e: String| ImportError::Model(format!("initialiser '{}': {e}", t.name));
+            let tensor = tensor::read(t, Some(&self.folder)).map_err(fail)?;
+            if let Some(i) = tensor
+                .to_f64()
+                .iter()
+                .position(|x| x.is_infinite())
+                .filter(|_| tensor.len() > 1)
+            {
+                return Err(fail(format!("element {i} is infinite")));
+            }
+            let id = self.graph.constant(t.name.clone(), tensor);
+            if self.values.insert(t.name.clone(), Some(id)).is_some() {
+                return Err(ImportError::Model(format!(
+                    "two initialisers are named '{}'",
+                    t.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn inputs(&mut self) -> Result<(), ImportError> {
+        let inputs = std::mem::take(&mut self.proto.input);
+        let free: Vec<&proto::ValueInfo> = inputs
+            .iter()
+            .filter(|i| !self.values.contains_key(&i.name))
+            .collect();
+        let only = free.len() == 1;
+        let mut seen = HashSet::new();
+        for input in free {
+            if !seen.insert(&input.name) {
+                return Err(ImportError::Model(format!(
+                    "two inputs are named '{}'",
+                    input.name
+                )));
+            }
+            let id = match self
+                .options
+                .constants
+                .iter()
+                .find(|(name, _)| *name == input.name)
+            {
+                Some((name, tensor)) => self.graph.constant(name.clone(), tensor.clone()),
+                None => {
+                    let ty = self.input_type(input, only)?;
+                    self.graph.input(input.name.clone(), ty)
+                }
+            };
+            self.values.insert(input.name.clone(), Some(id));
+        }
+        if let Some((name, _)) = self
+            .options
+            .shapes
+            .iter()
+            .find(|(n, _)| !n.is_empty() && !seen.contains(n))
+        {
+            let known: Vec<&str> = seen.iter().map(|s| s.as_str()).collect();
+            return Err(ImportError::Model(format!(
+                "--shape names input '{name}'; the model has {known:?}"
+            )));
+        }
+        Ok(())
+    }
+
+    fn input_type(&self, input: &proto::ValueInfo, only: bool) -> Result<Type, ImportError> {
+        let fail = |e: String| ImportError::Model(format!("input '{}': {e}", input.name));
+        let ty = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+        let ty =
+            ty.ok_or_else(|| fail("it is no tensor; sequences and maps are not supported".into()))?;
+        let dtype = tensor::dtype(ty.elem_type).map_err(fail)?;
+        let given = self
+            .options
+            .shapes
+            .iter()
+            .find(|(n, _)| *n == input.name || (n.is_empty() && only));
+        let Some(shape) = &ty.shape else {
+            let shape = given.map(|(_, s)| s.clone());
+            return shape.map(|s| Type::new(dtype, s)).ok_or_else(|| {
+                fail(format!(
+                    "its shape is unknown; give it with --shape {}=1x3x224x224",
+                    input.name
+                ))
+            });
+        };
+        if let Some((_, s)) = given.filter(|(_, s)| s.len() != shape.dim.len()) {
+            return Err(fail(format!(
+                "--shape gives {} axes, the model declares {}",
+                s.len(),
+                shape.dim.len()
+            )));
+        }
+        let mut dims = Vec::new();
+        for (axis, dim) in shape.dim.iter().enumerate() {
+            let wanted = given.map(|(_, s)| s[axis] as i64);
+            dims.push(match (&dim.value, wanted) {
+                (Some(proto::Extent::Value(d)), None) if *d > 0 || (*d < 0 && axis > 0) => *d,
+                (Some(proto::Extent::Value(d)), Some(w)) if *d > 0 && *d != w && axis > 0 => {
+                    return Err(fail(format!(
+                        "--shape gives {w} for axis {axis}, the model declares {d}"
+                    )));
+                }
+                (_, Some(w)) => w,
+                (_, None) if axis == 0 => 1,
+                (Some(proto::Extent::Param(p)), None) if !p.is_empty() => {
+                    return Err(fail(format!(
+                        "axis {axis} is the symbol '{p}'; bind it with --shape {}=…",
+                        input.name
+                    )));
+                }
+                (_, None) => {
+                    return Err(fail(format!(
+                        "axis {axis} is unknown; bind it with --shape {}=…",
+                        input.name
+                    )));
+                }
+            });
+        }
+        let extents = tensor::extents(&dims).map_err(fail)?;
+        Ok(Type::new(dtype, extents))
+    }
+
+    /// Every name has one definition, and nothing is read that nothing defines.
+    fn check_names(&self) -> Result<(), ImportError> {
+        let mut defined: HashMap<&str, usize> =
+            self.values.keys().map(|k| (k.as_str(), 0)).collect();
+        for (i, node) in self.proto.node.iter().enumerate() {
+            for output in node.output.iter().filter(|o| !o.is_empty()) {
+                if defined.insert(output, i + 1).is_some() {
+                    return Err(ImportError::Model(format!("'{output}' is defined twice")));
+                }
+            }
+        }
+        for (i, node) in self.proto.node.iter().enumerate() {
+            for input in node.input.iter().filter(|s| !s.is_empty()) {
+                let label = label(node);
+                match defined.get(input.as_str()) {
+                    None => {
+                        return Err(ImportError::Model(format!(
+                            "node '{label}' ({}) reads '{input}', which nothing defines",
+                            node.op_type
+                        )));
+                    }
+                    Some(&at) if at > i => {
+                        return Err(ImportError::Model(format!(
+                            "node '{label}' ({}) reads '{input}' before it is defined: the graph has a cycle or is not in order",
+                            node.op_type
+                        )));
+                    }
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Imports one node; an error without a problem means that it depends on a node that has one.
+    fn node(&mut self, proto: &proto::Node) -> Result<(), Option<Problem>> {
+        let mut inputs = Vec::new();
+        for name in &proto.input {
+            match name.is_empty() {
+                true => inputs.push(None),
+                false => inputs.push(Some(self.values.get(name).copied().flatten().ok_or(None)?)),
+            }
+        }
+        let outputs = self.decompose(proto, inputs).map_err(|message| {
+            let domain = if proto.domain.is_empty() {
+                String::new()
+            } else {
+                format!("{}::", proto.domain)
+            };
+            Some(Problem {
+                name: label(proto).into(),
+                op: format!("{domain}{}", proto.op_type),
+                opset: self.opset,
+                message,
+            })
+        })?;
+        for (name, id) in proto.output.iter().zip(outputs) {
+            self.values.insert(name.clone(), Some(id));
+        }
+        Ok(())
+    }
+
+    fn decompose(
+        &mut self,
+        proto: &proto::Node,
+        inputs: Vec<Option<ValueId>>,
+    ) -> Result<Vec<ValueId>, String> {
+        let own = proto.domain.is_empty() || proto.domain == "ai.onnx";
+        if !own {
+            let known = if self.domains.contains(&proto.domain) {
+                ""
+            } else {
+                ", which the model does not import"
+            };
+            return Err(format!(
+                "operators of domain '{}'{known} are not supported",
+                proto.domain
+            ));
+        }
+        let import = ops::find(&proto.op_type).ok_or_else(|| {
+            "the operator is not supported; replace it before export, or cut the model in front of it".to_string()
+        })?;
+        if let Some(a) = proto.attribute.iter().find(|a| !a.ref_attr_name.is_empty()) {
+            return Err(format!(
+                "attribute '{}' refers to a function's attribute",
+                a.name
+            ));
+        }
+        let name = proto
+            .output
+            .first()
+            .map_or(proto.name.as_str(), |o| o.as_str());
+        let mut node = Node {
+            proto,
+            opset: self.opset,
+            inputs,
+            graph: &mut self.graph,
+            name,
+        };
+        let outputs = import(&mut node)?;
+        if outputs.len() < proto.output.iter().filter(|o| !o.is_empty()).count() {
+            return Err(format!(
+                "it has {} outputs, {} are supported",
+                proto.output.len(),
+                outputs.len()
+            ));
+        }
+        Ok(outputs)
+    }
+
+    fn finish(mut self) -> Result<Imported, ImportError> {
+        if self.proto.output.is_empty() {
+            return Err(ImportError::Model("the model has no output".into()));
+        }
+        for output in &self.proto.output {
+            let id = self.values.get(&output.name).copied().flatten();
+            let id = id.ok_or_else(|| {
+                ImportError::Model(format!("output '{}' is defined nowhere", output.name))
+            })?;
+            self.graph.output(output.name.clone(), id);
+        }
+        Ok(Imported {
+            graph: self.graph.without_dead(),
+            opset: self.opset,
+            producer: self.producer,
+        })
+    }
+}
+
+fn label(node: &proto::Node) -> &str {
+    let first = node.output.first().map_or("", |o| o.as_str());
+    if node.name.is_empty() {
+        first
+    } else {
+        &node.name
+    }
+}

@@ -1,0 +1,128 @@
+//! Elementwise functions that are operations of the graph, or a few of them.
+
+use lowbit_ir::ops::{BinaryFn, Select, UnaryFn};
+use lowbit_ir::{DType, ValueId};
+
+use super::Import;
+use crate::node::{Node, Result};
+use crate::tensor;
+
+pub(crate) const OPERATORS: &[(&str, Import)] = &[
+    ("Abs", |n| one(n, UnaryFn::Abs)),
+    ("Ceil", |n| one(n, UnaryFn::Ceil)),
+    ("Cos", |n| one(n, UnaryFn::Cos)),
+    ("Erf", |n| one(n, UnaryFn::Erf)),
+    ("Exp", |n| one(n, UnaryFn::Exp)),
+    ("Floor", |n| one(n, UnaryFn::Floor)),
+    ("Log", |n| one(n, UnaryFn::Log)),
+    ("Neg", |n| one(n, UnaryFn::Neg)),
+    ("Not", |n| one(n, UnaryFn::Not)),
+    ("Reciprocal", |n| one(n, UnaryFn::Reciprocal)),
+    ("Round", |n| one(n, UnaryFn::Round)),
+    ("Sign", |n| one(n, UnaryFn::Sign)),
+    ("Sin", |n| one(n, UnaryFn::Sin)),
+    ("Sqrt", |n| one(n, UnaryFn::Sqrt)),
+    ("Tanh", |n| one(n, UnaryFn::Tanh)),
+    ("Add", |n| two(n, BinaryFn::Add)),
+    ("Sub", |n| two(n, BinaryFn::Sub)),
+    ("Mul", |n| two(n, BinaryFn::Mul)),
+    ("Div", |n| two(n, BinaryFn::Div)),
+    ("Pow", pow),
+    ("Equal", |n| two(n, BinaryFn::Equal)),
+    ("Greater", |n| two(n, BinaryFn::Greater)),
+    ("GreaterOrEqual", |n| two(n, BinaryFn::GreaterOrEqual)),
+    ("Less", |n| turned(n, BinaryFn::Greater)),
+    ("LessOrEqual", |n| turned(n, BinaryFn::GreaterOrEqual)),
+    ("And", |n| two(n, BinaryFn::And)),
+    ("Or", |n| two(n, BinaryFn::Or)),
+    ("Xor", |n| two(n, BinaryFn::Xor)),
+    ("Max", |n| fold(n, BinaryFn::Max)),
+    ("Min", |n| fold(n, BinaryFn::Min)),
+    ("Sum", |n| fold(n, BinaryFn::Add)),
+    ("Mean", mean),
+    ("Where", |n| {
+        let operands = [n.input(0)?, n.input(1)?, n.input(2)?];
+        Ok(vec![n.push(Select, &operands)?])
+    }),
+    ("Identity", |n| Ok(vec![n.input(0)?])),
+    ("Dropout", |n| {
+        if n.int("training_mode", 0) != 0 {
+            return Err("training mode is not supported".into());
+        }
+        if n.opset >= 12
+            && n.optional(2).is_some()
+            && n.constant(2, "training_mode")?.to_i64() != Some(vec![0])
+        {
+            return Err("training mode is not supported".into());
+        }
+        let x = n.input(0)?;
+        let shape = n.shape(x);
+        let mask = lowbit_ir::Tensor::new(shape.clone(), vec![true; shape.iter().product()]);
+        Ok(vec![x, n.give(mask)])
+    }),
+    ("Cast", |n| {
+        let to = i32::try_from(n.int("to", 0)).unwrap_or(0);
+        if matches!(to, tensor::code::FLOAT16 | tensor::code::BFLOAT16 | 17..=22) {
+            // narrow floats are held as f32 throughout: the cast loses nothing here
+            let x = n.input(0)?;
+            return Ok(vec![n.cast(x, tensor::dtype(to)?)?]);
+        }
+        let (x, to) = (n.input(0)?, tensor::dtype(to)?);
+        Ok(vec![n.cast(x, to)?])
+    }),
+    ("CastLike", |n| {
+        let (x, like) = (n.input(0)?, n.input(1)?);
+        let to = n.ty(like).dtype;
+        Ok(vec![n.cast(x, to)?])
+    }),
+];
+
+fn one(n: &mut Node<'_>, f: UnaryFn) -> Result<Vec<ValueId>> {
+    let x = n.input(0)?;
+    Ok(vec![n.unary(f, x)?])
+}
+
+fn two(n: &mut Node<'_>, f: BinaryFn) -> Result<Vec<ValueId>> {
+    let (x, y) = (n.input(0)?, n.input(1)?);
+    Ok(vec![n.binary(f, x, y)?])
+}
+
+fn turned(n: &mut Node<'_>, f: BinaryFn) -> Result<Vec<ValueId>> {
+    let (x, y) = (n.input(0)?, n.input(1)?);
+    Ok(vec![n.binary(f, y, x)?])
+}
+
+fn fold(n: &mut Node<'_>, f: BinaryFn) -> Result<Vec<ValueId>> {
+    let mut result = n.input(0)?;
+    for i in 1..n.inputs.len() {
+        let next = n.input(i)?;
+        result = n.binary(f, result, next)?;
+    }
+    Ok(vec![result])
+}
+
+fn mean(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
+    let sum = fold(n, BinaryFn::Add)?[0];
+    let count = n.inputs.len() as f64;
+    Ok(vec![n.with(BinaryFn::Div, sum, count)?])
+}
+
+/// The exponent may have another type than the base.
+fn pow(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
+    let (x, y) = (n.input(0)?, n.input(1)?);
+    let dtype = n.ty(x).dtype;
+    if n.ty(y).dtype == dtype {
+        // small whole exponents are products: exact, and no power is needed at run time
+        if dtype.is_float()
+            && n.graph
+                .as_const(y)
+                .is_some_and(|c| c.len() == 1 && c.to_f64()[0] == 2.0)
+        {
+            return Ok(vec![n.binary(BinaryFn::Mul, x, x)?]);
+        }
+        return Ok(vec![n.binary(BinaryFn::Pow, x, y)?]);
+    }
+    let (wide_x, wide_y) = (n.cast(x, DType::F64)?, n.cast(y, DType::F64)?);
+    let result = n.binary(BinaryFn::Pow, wide_x, wide_y)?;
+    Ok(vec![n.cast(result, dtype)?])
+}
