@@ -90,6 +90,7 @@ impl Store {
         if header.fortran && store.shape.len() > 1 {
             let columns = store.raw(0, store.len())?;
             store.bytes = Bytes::Memory(row_major(&columns, &store.shape, store.dtype.bytes()));
+            store.big_endian = false;
         }
         Ok(store)
     }
@@ -207,7 +208,7 @@ fn entry(
         .filter(|_| file.compression() == CompressionMethod::Stored);
     let bytes = match start {
         Some(start) => in_place(path, start + header.length, &header),
-        None => unpack(&mut file, &header),
+        None => unpack(&mut file, &header, LARGE),
     };
     let bytes = bytes.map_err(|error| broken(&error))?;
     Ok((header, bytes))
@@ -233,9 +234,10 @@ fn in_place(path: &Path, offset: u64, header: &Header) -> std::io::Result<Bytes>
     Ok(Bytes::File { file, offset })
 }
 
-fn unpack(stream: &mut impl Read, header: &Header) -> std::io::Result<Bytes> {
+/// Unpacks an array's elements: to memory, or to a temporary file where they are more than `large` bytes.
+fn unpack(stream: &mut impl Read, header: &Header, large: u64) -> std::io::Result<Bytes> {
     let size = header.data_bytes().map_err(std::io::Error::other)?;
-    if size > LARGE {
+    if size > large {
         let mut file = tempfile::tempfile()?;
         let copied = std::io::copy(&mut stream.take(size), &mut file)?;
         file.flush()?;
@@ -292,4 +294,31 @@ fn read_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Resu
         offset += n as u64;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unpacking_to_memory_and_to_a_file_is_the_same() {
+        let header = Header {
+            dtype: Dtype::U16,
+            big_endian: true,
+            fortran: true,
+            shape: vec![2, 3],
+            length: 0,
+        };
+        let packed: Vec<u8> = (0..12).collect();
+        for large in [11, 12] {
+            let bytes = unpack(&mut packed.as_slice(), &header, large).unwrap();
+            let in_memory = matches!(bytes, Bytes::Memory(_));
+            assert_eq!(in_memory, large == 12);
+            let store = Store::new(Path::new("a.npz"), "a", header.clone(), bytes).unwrap();
+            let turned = [0x0001, 0x0405, 0x0809, 0x0203, 0x0607, 0x0a0b];
+            assert_eq!(store.i64(0, 6).unwrap(), turned);
+        }
+        assert!(unpack(&mut &packed[..11], &header, 4).is_err());
+        assert!(unpack(&mut &packed[..11], &header, 40).is_err());
+    }
 }

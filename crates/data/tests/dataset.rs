@@ -6,6 +6,7 @@ use std::path::Path;
 
 use files::{Folder, fortran, npz, png};
 use lowbit_data::{Dataset, Dtype, InputSpec, write_npy};
+use proptest::prelude::*;
 
 fn spec(name: &str, shape: &[usize]) -> InputSpec {
     InputSpec {
@@ -205,6 +206,24 @@ fn images_are_framed_in_the_order_of_the_table() {
     assert_eq!(data.labels(), Some(&[1, 0][..]));
     assert_eq!(data.sample(0).unwrap()[0].data[..3], [120.0, 100.0, 80.0]);
     assert_eq!(data.sample(1).unwrap()[0].data[..3], [60.0, 40.0, 20.0]);
+}
+
+#[test]
+fn jpeg_codes_are_pillows() {
+    let row = [44, 194, 61, 53, 194, 82, 69, 193, 105, 81, 192, 123];
+    for jpeg in files::JPEGS {
+        let folder = Folder::new();
+        std::fs::write(folder.path("a.jpg"), jpeg).unwrap();
+        let path = folder.text("d.toml", "[input.x]\nimages = \".\"");
+        let data = Dataset::open(&path, &[spec("x", &[1, 18, 21, 3])]).unwrap();
+        let codes = data.sample(0).unwrap().remove(0).data;
+        assert_eq!(codes[(5 * 21 + 4) * 3..][..12], row.map(|code| code as f32));
+        let weighted = codes
+            .iter()
+            .enumerate()
+            .map(|(i, &code)| (i % 251) as u64 * code as u64);
+        assert_eq!(weighted.sum::<u64>(), 17287987);
+    }
 }
 
 #[test]
@@ -419,4 +438,55 @@ fn other_paths_are_refused() {
     assert!(fault(&folder.path("gone.toml"), &inputs).contains("gone.toml"));
     assert!(fault(&folder.text("d.json", "{}"), &inputs).contains(".json"));
     assert!(fault(&folder.path("gone"), &inputs).contains("gone"));
+}
+
+/// Bytes with some of them changed, and perhaps cut short.
+fn damaged(
+    whole: &[u8],
+    changes: &[(prop::sample::Index, u8)],
+    cut: prop::sample::Index,
+) -> Vec<u8> {
+    let mut bytes = whole.to_vec();
+    for (place, byte) in changes {
+        *place.get_mut(&mut bytes) = *byte;
+    }
+    let keep = cut.index(2 * bytes.len());
+    bytes.truncate(keep);
+    bytes
+}
+
+proptest! {
+    /// Damaged files end in samples or an error, never in a crash.
+    #[test]
+    fn damaged_files_never_crash(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+        stored in any::<bool>(),
+    ) {
+        let folder = Folder::new();
+        pair(&folder, stored);
+        let inputs = [spec("x", &[1, 2, 2, 3])];
+        let tensor = [&[0x08, 1, 0x08, 2, 0x10, 1, 0x4a, 8][..], &[0; 8]].concat();
+        let array = files::npy("<f4", &[1, 2, 2, 3], &[0; 48]);
+        let archive = std::fs::read(folder.path("d.npz")).unwrap();
+        for (name, whole) in [("a.npy", array), ("a.npz", archive), ("input_0.pb", tensor), ("a.toml", DESCRIPTOR.into())] {
+            std::fs::write(folder.path(name), damaged(&whole, &changes, cut)).unwrap();
+            let path = if name == "input_0.pb" { folder.root().to_path_buf() } else { folder.path(name) };
+            let _ = Dataset::open(&path, &inputs).and_then(|data| data.sample(0));
+        }
+    }
+
+    #[test]
+    fn damaged_images_never_crash(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        cut in any::<prop::sample::Index>(),
+        which in 0..files::JPEGS.len() + 1,
+    ) {
+        let folder = Folder::new();
+        png(&folder.path("a.png"), 9, 7, [1, 2, 3]);
+        let whole = files::JPEGS.get(which).map_or_else(|| std::fs::read(folder.path("a.png")).unwrap(), |jpeg| jpeg.to_vec());
+        std::fs::write(folder.path("a.png"), damaged(&whole, &changes, cut)).unwrap();
+        let path = folder.text("d.toml", "[input.x]\nimages = \".\"\nresize = 8\ncrop = 8");
+        let _ = Dataset::open(&path, &[spec("x", &[1, 8, 8, 3])]).and_then(|data| data.sample(0));
+    }
 }

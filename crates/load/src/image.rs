@@ -116,16 +116,16 @@ impl<'a> Image<'a> {
                 Some(symbol) => self.offset(symbol)?,
                 None => 0,
             };
-            let at = Addresses {
-                place: base + place as u64 + offset,
-                symbol: base + to as u64,
-                addend: relocation.addend(),
-            };
             let start = usize::try_from(offset)
                 .ok()
                 .filter(|&start| start <= span.len());
             let start =
                 start.ok_or_else(|| fault("the place lies outside of its section".into()))?;
+            let at = Addresses {
+                place: base + place as u64 + offset,
+                symbol: base + to as u64,
+                addend: relocation.addend(),
+            };
             self.machine
                 .apply(kind, at, &mut span[start..])
                 .map_err(fault)?;
