@@ -51,7 +51,7 @@ impl Pages {
 #[cfg(not(target_arch = "aarch64"))]
 unsafe fn synchronise(_start: *const u8, _len: usize) {}
 
-/// Makes written code visible to instruction fetch. Source: Arm Architecture Reference Manual, B2.4.4; steps of 4 bytes × 4 are the smallest line allowed.
+/// Makes written code visible to instruction fetch. Source: Arm Architecture Reference Manual, B2.4.4. No core has cache lines under 16 bytes.
 ///
 /// # Safety
 /// The range must be mapped and readable.
