@@ -1,6 +1,15 @@
 //! Passes: float graph to integer graph to kernel IR.
+//!
+//! ```text
+//! float graph ──simplify::PIPELINE──▶ float graph ──calibrate──▶ ranges ──quantize──▶ integer graph ──lower──▶ program
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod bounds;
+pub mod calibrate;
 pub mod lower;
+mod pass;
 pub mod quantize;
+pub mod simplify;
+
+pub use pass::{Control, Pass, run_passes};
