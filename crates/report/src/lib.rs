@@ -1,1 +1,244 @@
-//! The plain facts that a compilation reports.
+//! The plain facts that a compilation reports: `report.json` and `plan.json`.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What `report.json` holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The model that was compiled.
+    pub model: Model,
+    /// What it was compiled for.
+    pub target: Target,
+    /// What was asked for.
+    pub budget: Budget,
+    /// Layers with weights, in execution order.
+    pub layers: Vec<Layer>,
+    /// Sums over the object.
+    pub totals: Totals,
+    /// Measured on the evaluation split by the object itself; `None` where there is no such data.
+    pub accuracy: Option<Accuracy>,
+    /// The same figures of other plans, by name.
+    pub baselines: BTreeMap<String, Baseline>,
+    /// What was proved or checked about the object.
+    pub proofs: Proofs,
+    /// How to get the same bytes again.
+    pub reproduce: Reproduce,
+}
+
+/// The model that was compiled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Model {
+    /// Name of the object, its files and functions.
+    pub name: String,
+    /// Path that was given.
+    pub path: String,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// Version of ONNX's operator set.
+    pub opset: i64,
+    /// Inputs in order.
+    pub inputs: Vec<Port>,
+    /// Outputs in order.
+    pub outputs: Vec<Port>,
+}
+
+/// An input or output of the object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name in the model.
+    pub name: String,
+    /// Extents as the model has them.
+    pub shape: Vec<usize>,
+    /// Element type of the codes: `u8`, `i16`, `u16` or `i32`.
+    pub r#type: String,
+    /// Real value of one step.
+    pub scale: f64,
+    /// The code of zero.
+    pub zero_point: i32,
+}
+
+/// What the object was compiled for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Target {
+    /// LLVM triple.
+    pub triple: String,
+    /// The processor as it was named.
+    pub cpu: String,
+    /// The feature level that it became.
+    pub level: String,
+    /// Features that the object needs.
+    pub features: Vec<String>,
+}
+
+/// What was asked for; budgets that were not given are `None`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Average bits of a weight.
+    pub bits: Option<f64>,
+    /// Bytes of weights and constants.
+    pub size: Option<u64>,
+    /// Bit operations: multiply-accumulates times weight bits times activation bits.
+    pub bops: Option<f64>,
+    /// Bytes of the arena.
+    pub ram: Option<u64>,
+}
+
+/// A layer with weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Name in the model.
+    pub name: String,
+    /// The operation.
+    pub op: String,
+    /// Number of weights, bias not counted.
+    pub params: u64,
+    /// Multiply-accumulates of one inference.
+    pub macs: u64,
+    /// Format of the weights.
+    pub weight_format: String,
+    /// Format of the layer's input.
+    pub activation_format: String,
+    /// Bytes of weights in the object, padding not counted.
+    pub weight_bytes: u64,
+    /// Loss per unit of error; not measured where all layers have one format.
+    pub sensitivity: Option<f64>,
+    /// Loss that the format is predicted to cost.
+    pub predicted_loss: Option<f64>,
+    /// Signal to quantisation noise of the layer's output, measured on calibration samples, in decibels.
+    pub sqnr_db: Option<f64>,
+    /// Measured microseconds of one inference.
+    pub latency_us: Option<f64>,
+    /// Why the layer has its formats.
+    pub why: String,
+}
+
+/// Sums over the object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Bytes of constants in the object: weights, biases, multipliers, tables, padding.
+    pub weight_bytes: u64,
+    /// Average bits of a weight: biases, multipliers, tables and padding are not counted.
+    pub avg_weight_bits: f64,
+    /// Multiply-accumulates times weight bits times activation bits.
+    pub bops: f64,
+    /// Multiply-accumulates of one inference.
+    pub macs: u64,
+    /// Bytes of the caller's arena.
+    pub arena_bytes: u64,
+    /// The largest total of tensors and work spaces that any step needs: no arena can be smaller.
+    pub arena_lower_bound_bytes: u64,
+    /// Bytes of stack that a run needs at most.
+    pub stack_bytes: u64,
+    /// Bytes of the object file.
+    pub object_bytes: u64,
+    /// Bytes of code in the object.
+    pub code_bytes: u64,
+}
+
+/// Accuracy on labelled samples, or agreement alone where there are no labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Accuracy {
+    /// Share of samples that the float model gets right.
+    pub float_top1: Option<f64>,
+    /// Share of samples that the object gets right.
+    pub top1: Option<f64>,
+    /// Share of samples where both give the same class.
+    pub agreement: Option<f64>,
+    /// Signal to noise of the object's output against the float model's, in decibels.
+    pub sqnr_db: Option<f64>,
+    /// Number of samples.
+    pub samples: usize,
+}
+
+/// Accuracy and size of another plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// Share of samples that it gets right.
+    pub top1: Option<f64>,
+    /// Share of samples where it gives the float model's class.
+    pub agreement: Option<f64>,
+    /// Average bits of a weight.
+    pub avg_weight_bits: f64,
+    /// Bytes of weights and constants.
+    pub weight_bytes: u64,
+}
+
+/// What was proved or checked about the object.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Proofs {
+    /// Floating-point instructions in the object.
+    pub float_instructions: usize,
+    /// Bits of the widest accumulator, by interval analysis over the actual weights.
+    pub max_accumulator_bits: u32,
+    /// Samples on which object and interpreter gave the same bytes.
+    pub bit_exact_samples: usize,
+    /// Symbols that a linker would have to find elsewhere.
+    pub undefined_symbols: Vec<String>,
+}
+
+/// How to get the same bytes again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Reproduce {
+    /// Version of the compiler.
+    pub lowbit_version: String,
+    /// Path of the data that was given.
+    pub data: Option<String>,
+    /// SHA-256 over the data.
+    pub data_sha256: Option<String>,
+    /// Seed of random samples.
+    pub seed: u64,
+    /// Shapes that were given for inputs.
+    pub shapes: Vec<(String, Vec<usize>)>,
+    /// How ranges were chosen.
+    pub ranges: String,
+    /// SHA-256 of the object.
+    pub object_sha256: String,
+}
+
+/// What `plan.json` holds; a person may edit it and compile with `--plan`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Formats by layer, in execution order.
+    pub layers: Vec<PlannedLayer>,
+}
+
+/// Formats of a layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedLayer {
+    /// Name in the model.
+    pub name: String,
+    /// Format of the weights.
+    pub weight: String,
+    /// Format of the layer's input.
+    pub activation: String,
+    /// Why.
+    #[serde(default)]
+    pub why: String,
+}
+
+/// JSON with stable order and indentation, and a line break at the end.
+///
+/// # Panics
+/// Never: the types of this crate have no keys that are not text.
+pub fn to_json<T: Serialize>(value: &T) -> String {
+    serde_json::to_string_pretty(value).expect("facts are plain") + "\n"
+}
+
+/// Reads a report.
+///
+/// # Errors
+/// The text is no report.
+pub fn read_report(text: &str) -> Result<Report, serde_json::Error> {
+    serde_json::from_str(text)
+}
+
+/// Reads a plan.
+///
+/// # Errors
+/// The text is no plan.
+pub fn read_plan(text: &str) -> Result<Plan, serde_json::Error> {
+    serde_json::from_str(text)
+}

@@ -1,0 +1,481 @@
+//! `lowbit compile`: from a model to an object.
+
+use std::path::PathBuf;
+
+use lowbit_data::Dataset;
+use lowbit_ir::{Graph, Op, Tensor, ValueId};
+use lowbit_llvm::Options as EmitOptions;
+use lowbit_num::{Format, real};
+use lowbit_passes::bounds;
+use lowbit_passes::calibrate::{Method, Stats, calibrate};
+use lowbit_passes::lower::{Lowered, check_memory, lower};
+use lowbit_passes::quantize::{Quantized, correct_biases, quantize};
+use lowbit_report::{
+    Budget, Layer, Model as ModelFacts, Plan, PlannedLayer, Port, Proofs, Report, Reproduce,
+    Target, Totals,
+};
+use lowbit_targets::ResolvedTarget;
+use rayon::prelude::*;
+
+use crate::artefact::{Artefact, object_name};
+use crate::model::{Model, Shapes, sha256};
+use crate::object::{Runner, bytes_of, encode_sample};
+use crate::{Error, Progress, eval};
+
+/// What to compile, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The ONNX file.
+    pub model: PathBuf,
+    /// What `--data` names.
+    pub data: Option<PathBuf>,
+    /// Shapes of inputs by name.
+    pub shapes: Shapes,
+    /// LLVM triple; the host's where it is not given.
+    pub target: Option<String>,
+    /// Processor or level.
+    pub cpu: Option<String>,
+    /// Name of the object; the file's stem where it is not given.
+    pub name: Option<String>,
+    /// Budgets.
+    pub budget: Budget,
+    /// A plan to follow.
+    pub plan: Option<Plan>,
+    /// How ranges are chosen.
+    pub ranges: Method,
+    /// Seed of random samples, where there is no data.
+    pub seed: u64,
+    /// Samples of the evaluation split to evaluate: all where it is not given, 0 for none.
+    pub eval: Option<usize>,
+}
+
+impl Options {
+    /// The defaults for a model.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            data: None,
+            shapes: Vec::new(),
+            target: None,
+            cpu: None,
+            name: None,
+            budget: Budget::default(),
+            plan: None,
+            ranges: Method::Mse,
+            seed: 1,
+            eval: None,
+        }
+    }
+}
+
+/// A compiled model with everything that its checks need.
+pub struct Compiled {
+    /// Object and report.
+    pub artefact: Artefact,
+    /// The formats of all layers.
+    pub plan: Plan,
+    /// The float model.
+    pub model: Model,
+    /// The data, or random samples.
+    pub data: Dataset,
+    /// The integer graph: the definition of what the object computes.
+    pub quantized: Quantized,
+    /// The program behind the object.
+    pub lowered: Lowered,
+    /// The target.
+    pub target: ResolvedTarget,
+}
+
+/// Most samples that ranges are taken from.
+const RANGE_SAMPLES: usize = 1024;
+/// Most samples that biases are corrected on.
+const BIAS_SAMPLES: usize = 128;
+/// Random samples where there is no data.
+const RANDOM_SAMPLES: usize = 64;
+/// Samples that the object is compared with the interpreter on before it is written.
+const SPOT_SAMPLES: usize = 8;
+
+/// Compiles a model; nothing is written.
+///
+/// # Errors
+/// The model, the data or the target is at fault, or a budget cannot be met.
+pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, Error> {
+    let target = lowbit_targets::resolve(options.target.as_deref(), options.cpu.as_deref())?;
+    progress.step("import", 0, 0);
+    let model = Model::open(&options.model, &options.shapes)?;
+    let data = match &options.data {
+        Some(path) => model.data(path)?,
+        None => {
+            progress.note("no --data: ranges come from random samples, and no accuracy is claimed");
+            Dataset::random(&model.inputs(), options.seed, RANDOM_SAMPLES)
+        }
+    };
+    let quantized = quantized(&model, &data, options, progress)?;
+    check_plan(options.plan.as_ref(), &quantized)?;
+    progress.step("lower", 0, 0);
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| object_name(&options.model));
+    let lowered =
+        lower(&quantized.graph, &target, &name).map_err(|e| Error::Nodes(vec![e.to_string()]))?;
+    if let Err(e) = check_memory(&quantized.graph, &lowered) {
+        panic!("the memory plan is wrong: {e}");
+    }
+    progress.step("emit", 0, 0);
+    let emitted = lowbit_llvm::emit(&lowered.program, &target, &EmitOptions::default())?;
+    let scan = lowbit_llvm::scan(&emitted.object)?;
+    let plan = plan(&quantized);
+    let mut report = report(options, &model, &data, &quantized, &lowered, &target, name)?;
+    report.totals.stack_bytes = emitted.stack_bytes.into();
+    report.totals.object_bytes = emitted.object.len() as u64;
+    report.totals.code_bytes = scan.text_bytes;
+    report.proofs.float_instructions = scan.float_instructions.len();
+    report.proofs.undefined_symbols = scan.undefined_symbols;
+    report.reproduce.object_sha256 = sha256(&emitted.object);
+    check_budget(&options.budget, &report)?;
+    let artefact = Artefact {
+        object: emitted.object,
+        report,
+    };
+    let mut compiled = Compiled {
+        artefact,
+        plan,
+        model,
+        data,
+        quantized,
+        lowered,
+        target,
+    };
+    compiled.spot_check(progress)?;
+    compiled.evaluate(options.eval, progress)?;
+    Ok(compiled)
+}
+
+fn quantized(
+    model: &Model,
+    data: &Dataset,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Quantized, Error> {
+    let split = data.split().calibrate.clone();
+    let indices: Vec<usize> = split.take(RANGE_SAMPLES).collect();
+    let sample = |i: usize| model.sample(data, indices[i]);
+    let graph = &model.graph;
+    let failed = |e: &dyn std::fmt::Display| Error::Sample(e.to_string());
+    let step = |stage: &'static str| move |done, total| progress.step(stage, done, total);
+    let stats = calibrate(graph, indices.len(), sample, |_| true, step("calibrate"))
+        .map_err(|e| failed(&e))?;
+    let mut quantized = quantize(graph, &stats.ranges(options.ranges))
+        .map_err(|problems| Error::Nodes(problems.iter().map(ToString::to_string).collect()))?;
+    let count = indices.len().min(BIAS_SAMPLES);
+    let means = if count == indices.len() {
+        stats
+    } else {
+        let layers: std::collections::HashSet<ValueId> =
+            quantized.layers.iter().map(|l| l.float).collect();
+        calibrate(graph, count, sample, |v| layers.contains(&v), step("means"))
+            .map_err(|e| failed(&e))?
+    };
+    let codes: Result<Vec<Vec<Tensor>>, Error> = (0..count)
+        .into_par_iter()
+        .map(|i| Ok(encode_sample(&quantized.graph, &sample(i)?)))
+        .collect();
+    correct(&mut quantized, &codes?, &means, progress)?;
+    Ok(quantized)
+}
+
+fn correct(
+    quantized: &mut Quantized,
+    codes: &[Vec<Tensor>],
+    means: &Stats,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    let mean = |v: ValueId| means.mean(v);
+    correct_biases(quantized, codes, &mean, &mut |done, total| {
+        progress.step("correct biases", done, total)
+    })
+    .map_err(|e| Error::Sample(e.to_string()))
+}
+
+/// A plan may only ask for what layers can have.
+fn check_plan(plan: Option<&Plan>, quantized: &Quantized) -> Result<(), Error> {
+    let Some(plan) = plan else { return Ok(()) };
+    for planned in &plan.layers {
+        if !quantized.layers.iter().any(|l| l.name == planned.name) {
+            return Err(Error::Other(format!(
+                "the plan names layer '{}', which the model does not have",
+                planned.name
+            )));
+        }
+        for format in [&planned.weight, &planned.activation] {
+            if Format::from_name(format).is_none() {
+                let known: Vec<&str> = Format::ALL.iter().map(|f| f.name()).collect();
+                return Err(Error::Other(format!(
+                    "the plan gives layer '{}' the format '{format}'; this version has {}",
+                    planned.name,
+                    known.join(", ")
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_budget(budget: &Budget, report: &Report) -> Result<(), Error> {
+    let t = &report.totals;
+    let limits = [
+        ("--bits", budget.bits, t.avg_weight_bits),
+        (
+            "--size",
+            budget.size.map(|x| x as f64),
+            t.weight_bytes as f64,
+        ),
+        ("--bops", budget.bops, t.bops),
+        ("--ram", budget.ram.map(|x| x as f64), t.arena_bytes as f64),
+    ];
+    let broken: Vec<String> = limits
+        .iter()
+        .filter_map(|(flag, limit, least)| {
+            limit.filter(|l| l < least).map(|l| {
+                format!("{flag} {l} was asked for, {least} is the smallest that can be had")
+            })
+        })
+        .collect();
+    if broken.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Infeasible(format!(
+        "{} (every layer stores its weights at 8 bits)",
+        broken.join("; ")
+    )))
+}
+
+fn plan(quantized: &Quantized) -> Plan {
+    let name = Format::Int8.name();
+    let layer = |l: &lowbit_passes::quantize::Layer| PlannedLayer {
+        name: l.name.clone(),
+        weight: name.into(),
+        activation: name.into(),
+        why: WHY.into(),
+    };
+    Plan {
+        layers: quantized.layers.iter().map(layer).collect(),
+    }
+}
+
+const WHY: &str =
+    "8 bits meet the budget, and fewer would cost accuracy for nothing that was asked for";
+
+fn report(
+    options: &Options,
+    model: &Model,
+    data: &Dataset,
+    quantized: &Quantized,
+    lowered: &Lowered,
+    target: &ResolvedTarget,
+    name: String,
+) -> Result<Report, Error> {
+    let graph = &quantized.graph;
+    let layers: Vec<Layer> = quantized.layers.iter().map(|l| layer(graph, l)).collect();
+    let macs: u64 = layers.iter().map(|l| l.macs).sum();
+    let bits = f64::from(Format::Int8.bits());
+    let ports =
+        |ids: Vec<(String, ValueId)>| ids.into_iter().map(|(n, v)| port(graph, n, v)).collect();
+    let inputs = graph
+        .inputs()
+        .iter()
+        .map(|&v| (graph.value(v).name.clone(), v))
+        .collect();
+    let outputs = graph
+        .outputs()
+        .iter()
+        .map(|o| (o.name.clone(), o.value))
+        .collect();
+    Ok(Report {
+        model: ModelFacts {
+            name,
+            path: options.model.display().to_string(),
+            sha256: model.sha256.clone(),
+            opset: model.opset,
+            inputs: ports(inputs),
+            outputs: ports(outputs),
+        },
+        target: Target {
+            triple: target.triple.clone(),
+            cpu: target.cpu.clone(),
+            level: target.level.name.into(),
+            features: target.features.iter().map(ToString::to_string).collect(),
+        },
+        budget: options.budget.clone(),
+        totals: Totals {
+            weight_bytes: lowered.program.consts.len() as u64,
+            avg_weight_bits: bits,
+            bops: macs as f64 * bits * bits,
+            macs,
+            arena_bytes: lowered.program.arena_bytes as u64,
+            arena_lower_bound_bytes: lowered.arena_lower_bound as u64,
+            ..Totals::default()
+        },
+        layers,
+        accuracy: None,
+        baselines: Default::default(),
+        proofs: Proofs {
+            max_accumulator_bits: bounds::max_accumulator_bits(graph),
+            ..Proofs::default()
+        },
+        reproduce: Reproduce {
+            lowbit_version: env!("CARGO_PKG_VERSION").into(),
+            data: options.data.as_ref().map(|p| p.display().to_string()),
+            data_sha256: data.sha256()?,
+            seed: options.seed,
+            shapes: options.shapes.clone(),
+            ranges: ranges_name(options.ranges),
+            object_sha256: String::new(),
+        },
+    })
+}
+
+/// The name of a method on the command line and in reports.
+pub fn ranges_name(method: Method) -> String {
+    match method {
+        Method::MinMax => "minmax".into(),
+        Method::Percentile(p) => format!("percentile:{p}"),
+        Method::Mse => "mse".into(),
+        Method::Kl => "kl".into(),
+    }
+}
+
+/// The method of a name, see [`ranges_name`].
+pub fn ranges_from_name(name: &str) -> Option<Method> {
+    match name {
+        "minmax" => Some(Method::MinMax),
+        "mse" => Some(Method::Mse),
+        "kl" => Some(Method::Kl),
+        _ => {
+            let p: f64 = name.strip_prefix("percentile:")?.parse().ok()?;
+            (p > 50.0 && p <= 100.0).then_some(Method::Percentile(p))
+        }
+    }
+}
+
+fn layer(graph: &Graph, l: &lowbit_passes::quantize::Layer) -> Layer {
+    let node = graph.producer(l.int).expect("a layer is a node");
+    let weights = graph.ty(node.inputs[1]);
+    let params = weights.elements() as u64;
+    let out = graph.ty(l.int);
+    let per_output: usize = weights.shape[1..].iter().product();
+    let Op::IntConv(op) = &node.op else {
+        unreachable!("a layer is a convolution")
+    };
+    let op = match (
+        op.groups > 1 && weights.shape[3] == 1,
+        weights.shape[1] * weights.shape[2],
+    ) {
+        (true, _) => "depthwise conv",
+        (false, 1) => "linear",
+        (false, _) => "conv",
+    };
+    Layer {
+        name: l.name.clone(),
+        op: op.into(),
+        params,
+        macs: (out.elements() * per_output) as u64,
+        weight_format: Format::Int8.name().into(),
+        activation_format: Format::Int8.name().into(),
+        weight_bytes: params,
+        sensitivity: None,
+        predicted_loss: None,
+        sqnr_db: None,
+        latency_us: None,
+        why: WHY.into(),
+    }
+}
+
+fn port(graph: &Graph, name: String, v: ValueId) -> Port {
+    let (ty, quant) = (graph.ty(v), graph.quant_of(v).expect("ports are codes"));
+    Port {
+        name,
+        shape: ty.shape.clone(),
+        r#type: ty.dtype.name().into(),
+        scale: real::value(quant.scale()),
+        zero_point: quant.zero_point,
+    }
+}
+
+impl Compiled {
+    /// Compares the object with the interpreter on a few samples, where this machine can run it.
+    fn spot_check(&mut self, progress: &dyn Progress) -> Result<(), Error> {
+        progress.step("check", 0, 0);
+        let Ok(runner) = Runner::new(&self.artefact.object, &self.artefact.report) else {
+            progress.note("this machine cannot run the object: it is written unevaluated");
+            return Ok(());
+        };
+        let indices: Vec<usize> = self
+            .data
+            .split()
+            .calibrate
+            .clone()
+            .take(SPOT_SAMPLES)
+            .collect();
+        let inputs: Result<Vec<Vec<Tensor>>, Error> = indices
+            .iter()
+            .map(|&i| {
+                Ok(encode_sample(
+                    &self.quantized.graph,
+                    &self.model.sample(&self.data, i)?,
+                ))
+            })
+            .collect();
+        let inputs = inputs?;
+        let bytes: Vec<Vec<Vec<u8>>> = inputs
+            .iter()
+            .map(|s| s.iter().map(bytes_of).collect())
+            .collect();
+        let found = runner.run(&bytes)?;
+        let expected: Result<Vec<_>, Error> = inputs
+            .par_iter()
+            .enumerate()
+            .map(|(sample, s)| {
+                lowbit_ir::eval::run(&self.quantized.graph, s)
+                    .map_err(|error| Error::Eval { sample, error })
+            })
+            .collect();
+        for (i, (e, f)) in expected?.iter().zip(&found).enumerate() {
+            let e: Vec<Vec<u8>> = e.iter().map(bytes_of).collect();
+            assert!(
+                &e == f,
+                "the object differs from its definition on calibration sample {}",
+                indices[i]
+            );
+        }
+        self.artefact.report.proofs.bit_exact_samples = indices.len();
+        Ok(())
+    }
+
+    fn evaluate(&mut self, limit: Option<usize>, progress: &dyn Progress) -> Result<(), Error> {
+        let Some(split) = self
+            .data
+            .split()
+            .evaluate
+            .clone()
+            .filter(|_| limit != Some(0))
+        else {
+            return Ok(());
+        };
+        let Ok(runner) = Runner::new(&self.artefact.object, &self.artefact.report) else {
+            return Ok(());
+        };
+        let indices: Vec<usize> = split.take(limit.unwrap_or(usize::MAX)).collect();
+        let accuracy = eval::object(
+            &self.model,
+            &self.data,
+            &runner,
+            &self.artefact.report,
+            &indices,
+            progress,
+        )?;
+        self.artefact.report.accuracy = Some(accuracy);
+        Ok(())
+    }
+}

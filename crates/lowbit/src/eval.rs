@@ -1,0 +1,227 @@
+//! `lowbit eval`: accuracy of a float model, or of an object.
+
+use std::path::Path;
+
+use lowbit_data::Dataset;
+use lowbit_ir::eval::{Plan, run_observed};
+use lowbit_report::{Accuracy, Report};
+use rayon::prelude::*;
+
+use crate::artefact::{Artefact, is_artefact};
+use crate::model::{Model, Shapes};
+use crate::object::{Runner, decode, encode, top1};
+use crate::{Error, Progress};
+
+/// Samples that are in memory at once.
+const CHUNK: usize = 64;
+
+/// Accuracy of a model or of a compiled folder on the evaluation split of its data; on all of it where there is no split.
+///
+/// # Errors
+/// Model, folder or data cannot be read or do not fit.
+pub fn eval(
+    path: &Path,
+    data: &Path,
+    shapes: &Shapes,
+    limit: Option<usize>,
+    progress: &dyn Progress,
+) -> Result<Accuracy, Error> {
+    if !is_artefact(path) {
+        let model = Model::open(path, shapes)?;
+        let data = model.data(data)?;
+        return float(&model, &data, &indices(&data, limit), progress);
+    }
+    let artefact = Artefact::open(path)?;
+    let report = &artefact.report;
+    let runner = Runner::new(&artefact.object, report)?;
+    let model = Model::open(Path::new(&report.model.path), &report.reproduce.shapes)
+        .ok()
+        .filter(|m| m.sha256 == report.model.sha256);
+    match model {
+        Some(model) => {
+            let data = model.data(data)?;
+            object(
+                &model,
+                &data,
+                &runner,
+                report,
+                &indices(&data, limit),
+                progress,
+            )
+        }
+        None => {
+            progress.note("the float model is gone or changed: no agreement can be measured");
+            let data = Dataset::open(data, &inputs(report))?;
+            alone(&data, &runner, report, &indices(&data, limit), progress)
+        }
+    }
+}
+
+fn indices(data: &Dataset, limit: Option<usize>) -> Vec<usize> {
+    let range = data.split().evaluate.clone().unwrap_or(0..data.len());
+    range.take(limit.unwrap_or(usize::MAX)).collect()
+}
+
+fn inputs(report: &Report) -> Vec<lowbit_data::InputSpec> {
+    report
+        .model
+        .inputs
+        .iter()
+        .map(|p| lowbit_data::InputSpec {
+            name: p.name.clone(),
+            shape: p.shape.clone(),
+            dtype: lowbit_data::Dtype::F32,
+        })
+        .collect()
+}
+
+/// The float model's first output for each sample.
+fn float_outputs(model: &Model, data: &Dataset, indices: &[usize]) -> Result<Vec<Vec<f64>>, Error> {
+    let plan = Plan::new(&model.graph);
+    indices
+        .par_iter()
+        .map(|&i| {
+            let inputs = model.sample(data, i)?;
+            let outputs = run_observed(&model.graph, &plan, &inputs, |_, _, _| {})
+                .map_err(|error| Error::Eval { sample: i, error })?;
+            Ok(outputs[0].to_f64())
+        })
+        .collect()
+}
+
+/// The object's first output for each sample.
+fn object_outputs(
+    data: &Dataset,
+    runner: &Runner,
+    report: &Report,
+    indices: &[usize],
+) -> Result<Vec<Vec<f64>>, Error> {
+    let samples: Result<Vec<Vec<Vec<u8>>>, Error> = indices
+        .par_iter()
+        .map(|&i| {
+            let arrays = data.sample(i)?;
+            let ports = report.model.inputs.iter().zip(arrays);
+            Ok(ports
+                .map(|(port, a)| {
+                    encode(
+                        port,
+                        &a.data.iter().map(|&x| x.into()).collect::<Vec<f64>>(),
+                    )
+                })
+                .collect())
+        })
+        .collect();
+    let outputs = runner.run(&samples?)?;
+    Ok(outputs
+        .iter()
+        .map(|o| decode(&report.model.outputs[0], &o[0]))
+        .collect())
+}
+
+#[derive(Default)]
+struct Tally {
+    float_right: usize,
+    right: usize,
+    agree: usize,
+    signal: f64,
+    noise: f64,
+    samples: usize,
+}
+
+impl Tally {
+    fn accuracy(&self, labels: bool, float: bool, object: bool) -> Accuracy {
+        let share = |n: usize| Some(n as f64 / self.samples.max(1) as f64);
+        let decibels = 10.0 * (self.signal / self.noise.max(1e-300)).log10();
+        Accuracy {
+            float_top1: share(self.float_right).filter(|_| labels && float),
+            top1: share(self.right).filter(|_| labels && object),
+            agreement: share(self.agree).filter(|_| float && object),
+            sqnr_db: Some(decibels).filter(|d| float && object && d.is_finite()),
+            samples: self.samples,
+        }
+    }
+
+    fn add(&mut self, label: Option<i64>, float: Option<&[f64]>, object: Option<&[f64]>) {
+        self.samples += 1;
+        let best = |x: Option<&[f64]>| x.map(|x| top1(x) as i64);
+        let (f, o) = (best(float), best(object));
+        self.float_right += usize::from(label.is_some() && f == label);
+        self.right += usize::from(label.is_some() && o == label);
+        self.agree += usize::from(f.is_some() && f == o);
+        if let (Some(f), Some(o)) = (float, object) {
+            for (a, b) in f.iter().zip(o) {
+                self.signal += a * a;
+                self.noise += (a - b) * (a - b);
+            }
+        }
+    }
+}
+
+fn label(data: &Dataset, i: usize) -> Option<i64> {
+    data.labels().and_then(|l| l.get(i).copied())
+}
+
+/// Accuracy of the float model.
+///
+/// # Errors
+/// A sample cannot be read or run.
+pub(crate) fn float(
+    model: &Model,
+    data: &Dataset,
+    indices: &[usize],
+    progress: &dyn Progress,
+) -> Result<Accuracy, Error> {
+    let mut tally = Tally::default();
+    for chunk in indices.chunks(CHUNK) {
+        progress.step("evaluate", tally.samples, indices.len());
+        let outputs = float_outputs(model, data, chunk)?;
+        chunk
+            .iter()
+            .zip(&outputs)
+            .for_each(|(&i, x)| tally.add(label(data, i), Some(x), None));
+    }
+    Ok(tally.accuracy(data.labels().is_some(), true, false))
+}
+
+/// Accuracy of an object beside its float model.
+///
+/// # Errors
+/// A sample cannot be read or run.
+pub(crate) fn object(
+    model: &Model,
+    data: &Dataset,
+    runner: &Runner,
+    report: &Report,
+    indices: &[usize],
+    progress: &dyn Progress,
+) -> Result<Accuracy, Error> {
+    let mut tally = Tally::default();
+    for chunk in indices.chunks(CHUNK) {
+        progress.step("evaluate", tally.samples, indices.len());
+        let float = float_outputs(model, data, chunk)?;
+        let own = object_outputs(data, runner, report, chunk)?;
+        for ((&i, f), o) in chunk.iter().zip(&float).zip(&own) {
+            tally.add(label(data, i), Some(f), Some(o));
+        }
+    }
+    Ok(tally.accuracy(data.labels().is_some(), true, true))
+}
+
+fn alone(
+    data: &Dataset,
+    runner: &Runner,
+    report: &Report,
+    indices: &[usize],
+    progress: &dyn Progress,
+) -> Result<Accuracy, Error> {
+    let mut tally = Tally::default();
+    for chunk in indices.chunks(CHUNK) {
+        progress.step("evaluate", tally.samples, indices.len());
+        let own = object_outputs(data, runner, report, chunk)?;
+        chunk
+            .iter()
+            .zip(&own)
+            .for_each(|(&i, o)| tally.add(label(data, i), None, Some(o)));
+    }
+    Ok(tally.accuracy(data.labels().is_some(), false, true))
+}

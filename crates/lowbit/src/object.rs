@@ -1,0 +1,154 @@
+//! Running an object on samples.
+
+use lowbit_ir::{Graph, Tensor};
+use lowbit_load::{Arena, Module};
+use lowbit_num::real;
+use lowbit_report::{Port, Report};
+use rayon::prelude::*;
+
+use crate::{Error, qemu};
+
+/// Bytes that an element of a port takes.
+pub(crate) fn element_bytes(port: &Port) -> usize {
+    match port.r#type.as_str() {
+        "u8" => 1,
+        "i16" | "u16" => 2,
+        _ => 4,
+    }
+}
+
+/// Bytes of a port.
+pub(crate) fn port_bytes(port: &Port) -> usize {
+    port.shape.iter().product::<usize>() * element_bytes(port)
+}
+
+/// Codes of real values for an input.
+pub fn encode(port: &Port, x: &[f64]) -> Vec<u8> {
+    x.iter()
+        .map(|&x| real::quantize(x, port.scale, port.zero_point, 0, 255) as u8)
+        .collect()
+}
+
+/// Codes of an output.
+pub(crate) fn codes(port: &Port, bytes: &[u8]) -> Vec<i64> {
+    match port.r#type.as_str() {
+        "u8" => bytes.iter().map(|&b| b.into()).collect(),
+        "i16" => bytes
+            .chunks_exact(2)
+            .map(|c| i16::from_le_bytes([c[0], c[1]]).into())
+            .collect(),
+        "u16" => bytes
+            .chunks_exact(2)
+            .map(|c| u16::from_le_bytes([c[0], c[1]]).into())
+            .collect(),
+        _ => bytes
+            .chunks_exact(4)
+            .map(|c| i32::from_le_bytes([c[0], c[1], c[2], c[3]]).into())
+            .collect(),
+    }
+}
+
+/// Real values of an output.
+pub(crate) fn decode(port: &Port, bytes: &[u8]) -> Vec<f64> {
+    codes(port, bytes)
+        .into_iter()
+        .map(|q| real::dequantize(q, port.scale, port.zero_point))
+        .collect()
+}
+
+/// Bytes of a tensor of codes.
+pub(crate) fn bytes_of(tensor: &Tensor) -> Vec<u8> {
+    let width = tensor.dtype().bytes();
+    let wide = tensor.to_i64().expect("codes are integers");
+    wide.iter()
+        .flat_map(|x| x.to_le_bytes()[..width].to_vec())
+        .collect()
+}
+
+/// Inputs of a graph of the integer stage for real tensors.
+pub(crate) fn encode_sample(graph: &Graph, inputs: &[Tensor]) -> Vec<Tensor> {
+    graph
+        .inputs()
+        .iter()
+        .zip(inputs)
+        .map(|(&v, x)| {
+            let quant = graph.quant_of(v).expect("inputs are codes");
+            let scale = real::value(quant.scale());
+            let code = |x: f64| real::quantize(x, scale, quant.zero_point, 0, 255) as u8;
+            Tensor::new(graph.shape(v), x.to_f64().into_iter().map(code).collect())
+        })
+        .collect()
+}
+
+/// Index of the largest element, the lowest of equal ones.
+pub fn top1(x: &[f64]) -> usize {
+    let mut best = 0;
+    for (i, v) in x.iter().enumerate() {
+        if *v > x[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+/// Something that runs an object.
+pub enum Runner {
+    /// In this process.
+    Native(Box<Module>),
+    /// On an emulated processor.
+    Emulated(qemu::Program),
+}
+
+impl Runner {
+    /// For an object that a report describes.
+    ///
+    /// # Errors
+    /// The object cannot be mapped, this processor lacks what it needs, or there is no emulator for it.
+    pub fn new(object: &[u8], report: &Report) -> Result<Self, Error> {
+        let host = std::env::consts::ARCH;
+        if !report.target.triple.starts_with(host) {
+            return Ok(Self::Emulated(qemu::Program::build(object, report)?));
+        }
+        let sizes = lowbit_load::Sizes {
+            inputs: report.model.inputs.iter().map(port_bytes).collect(),
+            outputs: report.model.outputs.iter().map(port_bytes).collect(),
+            arena_bytes: report.totals.arena_bytes as usize,
+            arena_align: 64,
+        };
+        let module = Module::load(object, &report.model.name, sizes)?;
+        if module.check_cpu() != 0 {
+            return Err(Error::Other(format!(
+                "this processor lacks what the object uses ({}); compile with --cpu native or run it elsewhere",
+                report.target.features.join(", ")
+            )));
+        }
+        Ok(Self::Native(Box::new(module)))
+    }
+
+    /// Runs every sample: bytes of all inputs to bytes of all outputs.
+    ///
+    /// # Errors
+    /// The object refuses to run.
+    pub fn run(&self, samples: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<Vec<u8>>>, Error> {
+        match self {
+            Self::Native(module) => samples
+                .par_iter()
+                .map_init(
+                    || module.arena(),
+                    |arena, sample| run_one(module, sample, arena),
+                )
+                .collect(),
+            Self::Emulated(program) => program.run(samples),
+        }
+    }
+}
+
+fn run_one(module: &Module, sample: &[Vec<u8>], arena: &mut Arena) -> Result<Vec<Vec<u8>>, Error> {
+    let mut outputs: Vec<Vec<u8>> = module.sizes().outputs.iter().map(|&n| vec![0; n]).collect();
+    let inputs: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
+    let mut slices: Vec<&mut [u8]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
+    match module.run(&inputs, &mut slices, arena) {
+        0 => Ok(outputs),
+        code => Err(Error::Other(format!("the object returned error {code}"))),
+    }
+}
