@@ -1,2 +1,67 @@
-//! The `lowbit` command.
-fn main() {}
+//! The `lowbit` command: flags, progress and printing around the library. One file a command.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod check;
+mod compile;
+mod eval;
+mod inspect;
+mod numbers;
+mod output;
+mod progress;
+mod run;
+mod targets;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use lowbit::Error;
+
+/// Compiles a trained float ONNX model to one object file that computes with integers only.
+#[derive(Parser)]
+#[command(
+    name = "lowbit",
+    version,
+    after_help = "Start with:\n  lowbit compile net.onnx --data calib.toml --bits 8 -o out/\n\nExit codes: 0 done; 1 the model, data, target, processor or a path is at fault; 2 wrong usage;\n3 the budget cannot be met; 4 verify found a difference."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Compile(compile::Args),
+    Check(check::Args),
+    Inspect(inspect::Args),
+    Eval(eval::Args),
+    Run(run::Args),
+    Bench(bench::Args),
+    Verify(verify::Args),
+    Targets(targets::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.command {
+        Command::Compile(args) => compile::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Inspect(args) => inspect::run(args),
+        Command::Eval(args) => eval::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Targets(args) => targets::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lowbit: {error}");
+            if let (Error::Infeasible(message), Command::Compile(args)) = (&error, &cli.command) {
+                args.print_infeasible(message);
+            }
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

@@ -2,21 +2,45 @@
 #![forbid(unsafe_code)]
 
 mod artefact;
+mod bench;
+pub mod build;
+mod check;
 mod compile;
 mod error;
 mod eval;
 mod header;
+mod inspect;
 mod model;
 mod object;
 mod progress;
 mod qemu;
+mod run;
+mod targets;
+mod verify;
 
 pub use artefact::{Artefact, is_artefact, object_name};
+pub use bench::{Bench, LayerTime, bench};
+pub use check::{Check, Problem, check};
 pub use compile::{Compiled, Options, compile, ranges_from_name, ranges_name};
 pub use error::Error;
 pub use eval::eval;
 pub use header::header;
+pub use inspect::{Inspection, Node, inspect};
 pub use lowbit_report as report;
 pub use model::{Model, Shapes};
 pub use object::{Runner, encode, top1};
 pub use progress::{Progress, Silent};
+pub use run::{Inputs, run};
+pub use targets::{Level, targets};
+pub use verify::{Verification, verify};
+
+/// Runs work on a number of threads.
+///
+/// # Errors
+/// The threads cannot be started.
+pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+    Ok(pool
+        .map_err(|e| Error::Other(format!("cannot start {threads} threads: {e}")))?
+        .install(work))
+}

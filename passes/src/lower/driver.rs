@@ -6,7 +6,7 @@ use lowbit_kernel::{Call, Kernel, Place, Program};
 use lowbit_targets::ResolvedTarget;
 
 use super::arena::{Lifetime, lower_bound, plan};
-use super::storage::{Border, SLACK, arena, borders, is_constant, reads_exactly};
+use super::storage::{Border, SLACK, arena, borders, is_constant, reads_exactly, slack};
 use super::view::{View, copy_step, relayout};
 use super::{Arg, Machine, Operand, Step, Storage, border, select};
 
@@ -84,8 +84,8 @@ struct Driver<'a> {
     machine: Machine,
     borders: HashMap<ValueId, Border>,
     values: HashMap<ValueId, (Memory, Storage)>,
-    /// Sizes of the arena's buffers.
-    buffers: Vec<usize>,
+    /// Sizes of the arena's buffers, and bytes behind them that may be read.
+    buffers: Vec<(usize, usize)>,
     calls: Vec<Pending>,
     consts: Vec<u8>,
     known: HashMap<Vec<u8>, usize>,
@@ -134,12 +134,13 @@ impl<'a> Driver<'a> {
         if let Some(&k) = self.direct.get(&v) {
             return (Memory::Output(k), Storage::dense(ty.dtype, &ty.shape));
         }
-        let storage = arena(ty.dtype, &ty.shape, self.borders.get(&v));
-        (self.buffer(storage.bytes), storage)
+        let behind = slack(self.graph, v, &self.machine);
+        let storage = arena(ty.dtype, &ty.shape, self.borders.get(&v), behind);
+        (self.buffer(storage.bytes, behind), storage)
     }
 
-    fn buffer(&mut self, bytes: usize) -> Memory {
-        self.buffers.push(bytes);
+    fn buffer(&mut self, bytes: usize, slack: usize) -> Memory {
+        self.buffers.push((bytes, slack));
         Memory::Buffer(self.buffers.len() - 1)
     }
 
@@ -281,7 +282,7 @@ impl<'a> Driver<'a> {
                 Arg::Result => result,
                 Arg::Const(bytes) => Memory::Const(self.constant(bytes)),
                 Arg::Scratch(k, bytes) => *scratch.entry(*k).or_insert_with(|| {
-                    self.buffers.push(*bytes);
+                    self.buffers.push((*bytes, 0));
                     Memory::Buffer(self.buffers.len() - 1)
                 }),
             })
@@ -327,6 +328,12 @@ impl<'a> Driver<'a> {
     fn finish(mut self, name: &str) -> Lowered {
         let lifetimes = self.lifetimes();
         let planned = plan(&lifetimes);
+        let ends = planned
+            .offsets
+            .iter()
+            .zip(&self.buffers)
+            .map(|(o, (bytes, slack))| o + bytes + slack);
+        let arena_bytes = ends.max().unwrap_or(0);
         let place = |m: Memory| match m {
             Memory::Input(k) => Place::Input(k),
             Memory::Output(k) => Place::Output(k),
@@ -365,7 +372,7 @@ impl<'a> Driver<'a> {
             kernels: kernels.list,
             consts: self.consts,
             calls,
-            arena_bytes: planned.bytes + SLACK,
+            arena_bytes,
             inputs: self.graph.inputs().iter().map(|&v| bytes(v)).collect(),
             outputs: self
                 .graph
@@ -389,7 +396,7 @@ impl<'a> Driver<'a> {
             for memory in &pending.args {
                 if let Memory::Buffer(k) = *memory {
                     let new = Lifetime {
-                        bytes: self.buffers[k],
+                        bytes: self.buffers[k].0,
                         first: call,
                         last: call,
                     };

@@ -2,12 +2,34 @@
 
 use std::collections::HashMap;
 
-use lowbit_ir::{DType, Def, Graph, Op, ValueId};
+use lowbit_ir::{DType, Def, Graph, Node, Op, ValueId};
 
-use super::Storage;
+use super::{Machine, Storage};
 
-/// Bytes behind every arena buffer that kernels may read.
+/// Bytes behind a tensor that any kernel may read at most.
 pub(crate) const SLACK: usize = 64;
+
+/// Bytes behind a tensor that the convolutions which read it may read: where a run of taps is no multiple of four bytes,
+/// where channels are read in vectors that end beyond the last one.
+pub(crate) fn slack(graph: &Graph, v: ValueId, machine: &Machine) -> usize {
+    let need = |node: &Node| {
+        if matches!(node.op, Op::Reshape(_)) && node.inputs[0] == v {
+            return slack(graph, node.output, machine);
+        }
+        let Op::IntConv(op) = &node.op else { return 0 };
+        let kernel = graph.shape(node.inputs[1]);
+        let residual = node.inputs.get(4) == Some(&v) && graph.shape(v).len() == 4;
+        let incomplete = kernel[0] / op.groups % usize::from(machine.lanes) != 0;
+        let main = match (node.inputs[0] == v, kernel[3] == 1 && op.groups > 1) {
+            (false, _) => 0,
+            (true, true) => SLACK,
+            (true, false) if kernel[3] % 4 == 0 => 0,
+            (true, false) => 4,
+        };
+        main.max(if residual && incomplete { SLACK } else { 0 })
+    };
+    graph.nodes().map(|(_, node)| need(node)).max().unwrap_or(0)
+}
 
 /// Rows and columns around height and width, and the code they hold.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,9 +67,14 @@ pub(crate) fn borders(graph: &Graph) -> HashMap<ValueId, Border> {
 }
 
 /// The storage of a tensor in the arena.
-pub(crate) fn arena(dtype: DType, shape: &[usize], border: Option<&Border>) -> Storage {
+pub(crate) fn arena(
+    dtype: DType,
+    shape: &[usize],
+    border: Option<&Border>,
+    slack: usize,
+) -> Storage {
     let mut s = Storage::dense(dtype, shape);
-    s.slack = SLACK;
+    s.slack = slack;
     if let (Some(border), &[n, h, w, c]) = (border, shape) {
         let [top, bottom, left, right] = border.size;
         let (pixel, row) = (c, (w + left + right) * c);

@@ -1,0 +1,229 @@
+use std::path::PathBuf;
+
+use lowbit::report::{Budget, Report, read_plan};
+use lowbit::{Error, Options, ranges_from_name};
+
+use crate::output::{bytes, count, json, line, percent};
+use crate::progress::Stderr;
+use crate::{numbers, output};
+
+/// Compile a model to an object, a header and a report.
+#[derive(clap::Args)]
+#[command(
+    after_help = "Example:\n  lowbit compile net.onnx --data calib.toml --bits 8 -o out/\n  cc app.c out/net.o -o app"
+)]
+pub(crate) struct Args {
+    /// The ONNX file.
+    model: PathBuf,
+    /// A descriptor (.toml), .npz, .npy, or a folder of input_N.pb; random samples where it is not given.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Largest average of bits of a weight.
+    #[arg(long, value_parser = numbers::scaled)]
+    bits: Option<f64>,
+    /// Most bytes of weights and constants; K, M and G are powers of 1000.
+    #[arg(long, value_parser = numbers::scaled)]
+    size: Option<f64>,
+    /// Most bit operations.
+    #[arg(long, value_parser = numbers::scaled)]
+    bops: Option<f64>,
+    /// Most bytes of the arena.
+    #[arg(long, value_parser = numbers::scaled)]
+    ram: Option<f64>,
+    /// A plan.json to follow.
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// LLVM triple; the host's where it is not given.
+    #[arg(long)]
+    target: Option<String>,
+    /// `native`, an LLVM processor name, or a level of `lowbit targets`.
+    #[arg(long)]
+    cpu: Option<String>,
+    /// Name of the object and its functions; the file's stem where it is not given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Shape of an input whose axes are unknown.
+    #[arg(long, value_parser = numbers::shape, value_name = "[NAME=]1x3x224x224")]
+    shape: Vec<(String, Vec<usize>)>,
+    /// How activation ranges are chosen: minmax, percentile:99.99, mse or kl.
+    #[arg(long, default_value = "mse")]
+    ranges: String,
+    /// Seed of random samples.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Samples of the evaluation split to evaluate: a number, or `none`; all of them where it is not given.
+    #[arg(long, value_parser = eval_limit)]
+    eval: Option<usize>,
+    /// Threads that the compiler uses; all cores where it is not given.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Folder to write.
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Print the report as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn eval_limit(text: &str) -> Result<usize, String> {
+    match text {
+        "none" => Ok(0),
+        _ => text
+            .parse()
+            .map_err(|_| format!("'{text}' is neither a number nor 'none'")),
+    }
+}
+
+fn valid_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars
+        .next()
+        .is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
+        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+impl Args {
+    fn options(&self) -> Result<Options, Error> {
+        let plan = match &self.plan {
+            None => None,
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| Error::Other(format!("cannot read {}: {e}", path.display())))?;
+                let plan = read_plan(&text);
+                Some(plan.map_err(|e| Error::Other(format!("{} is no plan: {e}", path.display())))?)
+            }
+        };
+        if let Some(name) = self.name.as_deref().filter(|n| !valid_name(n)) {
+            return Err(Error::Usage(format!("--name '{name}' is no C identifier")));
+        }
+        let ranges = ranges_from_name(&self.ranges).ok_or_else(|| {
+            Error::Usage(format!(
+                "--ranges '{}' is none of minmax, percentile:P, mse, kl",
+                self.ranges
+            ))
+        })?;
+        let budget = Budget {
+            bits: Some(self.bits.unwrap_or(8.0)),
+            size: self.size.map(|x| x as u64),
+            bops: self.bops,
+            ram: self.ram.map(|x| x as u64),
+        };
+        Ok(Options {
+            data: self.data.clone(),
+            shapes: self.shape.clone(),
+            target: self.target.clone(),
+            cpu: self.cpu.clone(),
+            name: self.name.clone(),
+            budget,
+            plan,
+            ranges,
+            seed: self.seed,
+            eval: self.eval,
+            ..Options::new(&self.model)
+        })
+    }
+
+    /// With `--json`, says on standard output that the budget cannot be met.
+    pub(crate) fn print_infeasible(&self, message: &str) {
+        if self.json {
+            json(&serde_json::json!({ "status": "infeasible", "message": message }));
+        }
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Error> {
+    let options = args.options()?;
+    let progress = Stderr::new();
+    let work = || lowbit::compile(&options, &progress);
+    let compiled = match args.jobs {
+        Some(jobs) => lowbit::with_threads(jobs, work)?,
+        None => work(),
+    }?;
+    progress.done();
+    compiled.artefact.write(&args.output, &compiled.plan)?;
+    if args.json {
+        json(&compiled.artefact.report);
+    } else {
+        summary(&compiled.artefact.report, &args.output);
+    }
+    Ok(())
+}
+
+fn summary(r: &Report, folder: &std::path::Path) {
+    let t = &r.totals;
+    line(&format!(
+        "{} for {} ({})",
+        r.model.name, r.target.triple, r.target.level
+    ));
+    let mut rows = vec![
+        vec![
+            "weights".into(),
+            format!(
+                "{} at {} bits on average",
+                bytes(t.weight_bytes),
+                t.avg_weight_bits
+            ),
+        ],
+        vec![
+            "object".into(),
+            format!(
+                "{}, {} of it code",
+                bytes(t.object_bytes),
+                bytes(t.code_bytes)
+            ),
+        ],
+        vec![
+            "arena".into(),
+            format!(
+                "{} (no less than {} is possible)",
+                bytes(t.arena_bytes),
+                bytes(t.arena_lower_bound_bytes)
+            ),
+        ],
+        vec![
+            "work".into(),
+            format!("{} multiply-accumulates", count(t.macs)),
+        ],
+        vec![
+            "proofs".into(),
+            format!(
+                "{} float instructions, {} undefined symbols, accumulators of at most {} bits, bit-exact on {} samples",
+                r.proofs.float_instructions,
+                r.proofs.undefined_symbols.len(),
+                r.proofs.max_accumulator_bits,
+                r.proofs.bit_exact_samples
+            ),
+        ],
+    ];
+    if let Some(a) = &r.accuracy {
+        let text = if a.top1.is_some() {
+            format!(
+                "{} (float {}), agreement {}, {} samples",
+                percent(a.top1),
+                percent(a.float_top1),
+                percent(a.agreement),
+                a.samples
+            )
+        } else {
+            format!(
+                "agreement {}, {:.1} dB, {} samples",
+                percent(a.agreement),
+                a.sqnr_db.unwrap_or(0.0),
+                a.samples
+            )
+        };
+        rows.insert(0, vec!["accuracy".into(), text]);
+    }
+    for row in rows {
+        output::line(&format!("  {:9} {}", row[0], row[1]));
+    }
+    line(&format!(
+        "wrote {}",
+        folder
+            .join(format!(
+                "{}.o, {}.h, plan.json, report.json",
+                r.model.name, r.model.name
+            ))
+            .display()
+    ));
+}

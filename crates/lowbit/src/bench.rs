@@ -1,0 +1,218 @@
+//! `lowbit bench`: how fast an object runs.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use lowbit_load::Module;
+use lowbit_report::Report;
+use serde::Serialize;
+
+use crate::artefact::Artefact;
+use crate::compile::Options;
+use crate::object::port_bytes;
+use crate::{Error, Progress, verify};
+
+/// Time of one layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct LayerTime {
+    /// Name in the model.
+    pub name: String,
+    /// The kernel.
+    pub kernel: String,
+    /// Median microseconds.
+    pub median_us: f64,
+    /// Multiply-accumulates.
+    pub macs: u64,
+    /// Multiply-accumulates a nanosecond.
+    pub gmac_per_s: f64,
+}
+
+/// Times of an object on one core: random codes, warm caches.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bench {
+    /// Median microseconds of one inference.
+    pub median_us: f64,
+    /// Least microseconds of one inference.
+    pub min_us: f64,
+    /// Inferences that were timed.
+    pub runs: usize,
+    /// Multiply-accumulates of one inference.
+    pub macs: u64,
+    /// Multiply-accumulates a nanosecond, at the median.
+    pub gmac_per_s: f64,
+    /// Times by call, where asked for.
+    pub layers: Vec<LayerTime>,
+}
+
+/// How long is measured.
+const SPAN: Duration = Duration::from_millis(700);
+
+/// Times an object; `layers` times each of its calls too, on the same program built with an entry for single calls.
+///
+/// # Errors
+/// The folder cannot be read, or this processor cannot run the object.
+pub fn bench(folder: &Path, layers: bool, progress: &dyn Progress) -> Result<Bench, Error> {
+    let artefact = Artefact::open(folder)?;
+    let report = &artefact.report;
+    let module = native(&artefact.object, report)?;
+    let mut state = State::new(&module, report);
+    let times = timed(|| state.run(&module));
+    let macs = report.totals.macs;
+    let median = times[times.len() / 2];
+    let rate = |us: f64, macs: u64| {
+        if us > 0.0 {
+            macs as f64 / us / 1000.0
+        } else {
+            0.0
+        }
+    };
+    Ok(Bench {
+        median_us: median,
+        min_us: times[0],
+        runs: times.len(),
+        macs,
+        gmac_per_s: rate(median, macs),
+        layers: if layers {
+            by_layer(report, progress)?
+        } else {
+            Vec::new()
+        },
+    })
+}
+
+fn native(object: &[u8], report: &Report) -> Result<Module, Error> {
+    let sizes = lowbit_load::Sizes {
+        inputs: report.model.inputs.iter().map(port_bytes).collect(),
+        outputs: report.model.outputs.iter().map(port_bytes).collect(),
+        arena_bytes: report.totals.arena_bytes as usize,
+        arena_align: 64,
+    };
+    let module = Module::load(object, &report.model.name, sizes)?;
+    match module.check_cpu() {
+        0 => Ok(module),
+        _ => Err(Error::Other(
+            "this processor lacks what the object uses; compile with --cpu native".into(),
+        )),
+    }
+}
+
+struct State {
+    inputs: Vec<Vec<u8>>,
+    outputs: Vec<Vec<u8>>,
+    arena: lowbit_load::Arena,
+}
+
+impl State {
+    fn new(module: &Module, report: &Report) -> Self {
+        Self {
+            inputs: random_codes(report, 1),
+            outputs: report
+                .model
+                .outputs
+                .iter()
+                .map(|p| vec![0; port_bytes(p)])
+                .collect(),
+            arena: module.arena(),
+        }
+    }
+
+    fn run(&mut self, module: &Module) {
+        let inputs: Vec<&[u8]> = self.inputs.iter().map(Vec::as_slice).collect();
+        let mut outputs: Vec<&mut [u8]> = self.outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        let code = module.run(&inputs, &mut outputs, &mut self.arena);
+        assert_eq!(code, 0, "the object refuses to run");
+    }
+
+    fn step(&mut self, module: &Module, call: usize) {
+        let inputs: Vec<&[u8]> = self.inputs.iter().map(Vec::as_slice).collect();
+        let mut outputs: Vec<&mut [u8]> = self.outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        let code = module.step(call as i32, &inputs, &mut outputs, &mut self.arena);
+        assert_eq!(code, Some(0), "the object refuses call {call}");
+    }
+}
+
+/// Codes that repeat for equal seeds.
+pub(crate) fn random_codes(report: &Report, seed: u64) -> Vec<Vec<u8>> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    report
+        .model
+        .inputs
+        .iter()
+        .map(|p| (0..port_bytes(p)).map(|_| byte()).collect())
+        .collect()
+}
+
+/// Microseconds of each call, ascending.
+fn timed(mut call: impl FnMut()) -> Vec<f64> {
+    for _ in 0..3 {
+        call();
+    }
+    let start = Instant::now();
+    let mut times = Vec::new();
+    while start.elapsed() < SPAN || times.len() < 5 {
+        let before = Instant::now();
+        call();
+        times.push(before.elapsed().as_secs_f64() * 1e6);
+    }
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+fn by_layer(report: &Report, progress: &dyn Progress) -> Result<Vec<LayerTime>, Error> {
+    let options = Options {
+        eval: Some(0),
+        ..verify::options(report)
+    };
+    let compiled = crate::compile(&options, progress)?;
+    let steps = lowbit_llvm::Options {
+        debug_steps: true,
+        ..Default::default()
+    };
+    let object = lowbit_llvm::emit(&compiled.lowered.program, &compiled.target, &steps)?.object;
+    let module = native(&object, report)?;
+    let mut state = State::new(&module, report);
+    let program = &compiled.lowered.program;
+    let mut all = vec![Vec::new(); program.calls.len()];
+    let start = Instant::now();
+    while start.elapsed() < SPAN || all[0].len() < 5 {
+        for (call, times) in all.iter_mut().enumerate() {
+            let before = Instant::now();
+            state.step(&module, call);
+            times.push(before.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    Ok(program
+        .calls
+        .iter()
+        .zip(all)
+        .map(|(call, mut times)| {
+            times.sort_by(f64::total_cmp);
+            let median_us = times[times.len() / 2];
+            let kernel = program.kernels[call.kernel].name.clone();
+            let heavy = kernel.starts_with("conv") || kernel.starts_with("depthwise");
+            let macs = report
+                .layers
+                .iter()
+                .find(|l| heavy && l.name == call.label)
+                .map_or(0, |l| l.macs);
+            let gmac_per_s = if median_us > 0.0 {
+                macs as f64 / median_us / 1000.0
+            } else {
+                0.0
+            };
+            LayerTime {
+                name: call.label.clone(),
+                kernel,
+                median_us,
+                macs,
+                gmac_per_s,
+            }
+        })
+        .collect())
+}
