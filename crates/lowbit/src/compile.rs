@@ -35,6 +35,8 @@ pub struct Options {
     pub target: Option<String>,
     /// Processor or level.
     pub cpu: Option<String>,
+    /// Features of the level that may be used; those of the processor where it is not given.
+    pub features: Option<Vec<String>>,
     /// Name of the object; the file's stem where it is not given.
     pub name: Option<String>,
     /// Budgets.
@@ -58,6 +60,7 @@ impl Options {
             shapes: Vec::new(),
             target: None,
             cpu: None,
+            features: None,
             name: None,
             budget: Budget::default(),
             plan: None,
@@ -100,7 +103,14 @@ const SPOT_SAMPLES: usize = 8;
 /// # Errors
 /// The model, the data or the target is at fault, or a budget cannot be met.
 pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, Error> {
-    let target = lowbit_targets::resolve(options.target.as_deref(), options.cpu.as_deref())?;
+    let mut target = lowbit_targets::resolve(options.target.as_deref(), options.cpu.as_deref())?;
+    if let Some(named) = &options.features {
+        let all = target.level.features.iter().chain(target.level.optional);
+        target.features = all
+            .copied()
+            .filter(|f| named.contains(&f.to_string()))
+            .collect();
+    }
     progress.step("import", 0, 0);
     let model = Model::open(&options.model, &options.shapes)?;
     let data = match &options.data {

@@ -53,7 +53,8 @@ pub(crate) fn options(report: &Report) -> Options {
         data: report.reproduce.data.as_ref().map(PathBuf::from),
         shapes: report.reproduce.shapes.clone(),
         target: Some(report.target.triple.clone()),
-        cpu: Some(report.target.cpu.clone()),
+        cpu: Some(report.target.level.clone()),
+        features: Some(report.target.features.clone()),
         name: Some(report.model.name.clone()),
         budget: report.budget.clone(),
         ranges: ranges_from_name(&report.reproduce.ranges)

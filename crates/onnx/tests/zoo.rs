@@ -2,7 +2,10 @@
 use std::path::Path;
 
 fn zoo() -> Option<std::path::PathBuf> {
-    let shared = std::env::var_os("LOWBIT_SHARED").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"), Into::into);
+    let shared = std::env::var_os("LOWBIT_SHARED").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared"),
+        Into::into,
+    );
     let models = shared.join("zoo/models");
     models.is_dir().then_some(models)
 }

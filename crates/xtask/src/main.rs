@@ -1,2 +1,44 @@
-//! Development tasks.
-fn main() {}
+//! Development tasks: `cargo xtask setup|demo|test|tidy|bless`.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+const HELP: &str = "cargo xtask TASK
+
+  setup   install the system packages that building needs
+  demo    build, compile the model in tests/models, link it into examples/c, run that
+  test    setup, tidy, then every test
+  tidy    the house rules: crate edges, formatting, clippy, unsafe, floats, lengths
+  bless   accept what snapshot tests print now";
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1).unwrap_or_default();
+    let result = match task.as_str() {
+        "setup" => setup::run(),
+        "demo" => demo::run(),
+        "test" => test::run(),
+        "tidy" => tidy::run(),
+        "bless" => test::bless(),
+        "" | "help" | "--help" | "-h" => {
+            println!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => {
+            eprintln!("xtask: there is no task '{other}'\n\n{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

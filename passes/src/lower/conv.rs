@@ -4,12 +4,13 @@
 //! four bytes of the run that the taps of a row form in memory. Weights are packed in the order of use. Nothing of the
 //! operand is copied: a border of zero-points lies around it.
 
+use lowbit_ir::Tensor;
 use lowbit_ir::ops::{Epilogue, IntConv};
 use lowbit_kernel::{Addr, BufId, Builder, Role, Type, Val};
 
 use super::conv_pack::{Packed, Reduction};
 use super::epilogue::{Constants, Finish};
-use super::tile::{self, Part, Shape};
+use super::tile::{self, Dot, Part, Shape};
 use super::view::View;
 use super::{Arg, Machine, Operand, Step, Storage, depthwise};
 
@@ -37,7 +38,9 @@ struct Conv<'a> {
     y: View,
     r: Option<View>,
     reduction: Reduction,
+    dot: Dot,
     shape: Shape,
+    packed: Packed,
     result: &'a Storage,
     /// Output channels of a group.
     channels: usize,
@@ -83,13 +86,9 @@ impl<'a> Conv<'a> {
                 .flatten()
                 .for_each(flatten);
         }
-        let channels = w[0] / op.groups;
-        let shape = tile::choose(
-            [y.shape[1], y.shape[2]],
-            channels,
-            reduction.steps(),
-            machine,
-        );
+        let size = [y.shape[1], y.shape[2]];
+        let weights = operands[1].constant.expect("weights are constant");
+        let (dot, shape, packed) = form(weights, op.groups, size, &reduction, machine);
         Self {
             op,
             operands,
@@ -98,26 +97,21 @@ impl<'a> Conv<'a> {
             y,
             r,
             reduction,
+            dot,
             shape,
+            packed,
             result,
-            channels,
+            channels: w[0] / op.groups,
         }
     }
 
     fn kernel(&self) -> Step {
-        let w = self.operands[1].constant.expect("weights are constant");
-        let packed = Packed::new(
-            w,
-            &self.reduction,
-            self.op.groups,
-            self.shape.vectors,
-            usize::from(self.machine.lanes),
-        );
+        let w = &self.operands[1].storage.shape;
         let constants = Constants::new(self.op, self.operands, self.machine, self.channels);
-        let mut b = Builder::new(format!("conv_{}x{}", w.shape()[1], w.shape()[2]));
+        let mut b = Builder::new(format!("conv_{}x{}", w[1], w[2]));
         let storage = self.operands[0].storage;
         let x = b.declare(super::slack_buffer("x", Role::In, storage));
-        let wb = b.buffer("w", Role::Const, packed.bytes.len());
+        let wb = b.buffer("w", Role::Const, self.packed.bytes.len());
         let cb = b.buffer("c", Role::Const, constants.bytes.len());
         let r = self
             .r
@@ -138,12 +132,11 @@ impl<'a> Conv<'a> {
                 y,
                 r,
             },
-            &packed,
             &finish,
         );
         let mut args = vec![
             Arg::Operand(0),
-            Arg::Const(packed.bytes),
+            Arg::Const(self.packed.bytes.clone()),
             Arg::Const(constants.bytes),
         ];
         args.extend(r.map(|_| Arg::Operand(4)));
@@ -155,7 +148,7 @@ impl<'a> Conv<'a> {
     }
 
     /// Images and groups, then channels outside pixels or inside.
-    fn groups(&self, b: &mut Builder, buffers: Buffers, packed: &Packed, finish: &Finish<'_>) {
+    fn groups(&self, b: &mut Builder, buffers: Buffers, finish: &Finish<'_>) {
         let start = Start {
             x: buffers.x.at(self.x.offset as i64),
             w: buffers.w.at(0),
@@ -169,21 +162,20 @@ impl<'a> Conv<'a> {
         let images = self.y.shape[0];
         let outer = [
             (images, self.image_strides()),
-            (self.op.groups, self.group_strides(packed, finish)),
+            (self.op.groups, self.group_strides(finish)),
         ];
         nest(b, &outer, start, &mut |b, start| {
-            let panel =
-                self.reduction.steps() * 4 * self.shape.vectors * usize::from(self.machine.lanes);
+            let panel = self.packed.vector * self.shape.vectors;
             let channels_first = panel <= PANEL;
             if channels_first {
-                self.channel_blocks(b, start, packed, finish, &mut |b, start, vectors| {
+                self.channel_blocks(b, start, finish, &mut |b, start, vectors| {
                     self.pixels(b, start, &mut |b, start, size| {
                         self.tile(b, start, size, vectors, finish)
                     });
                 });
             } else {
                 self.pixels(b, start, &mut |b, start, size| {
-                    self.channel_blocks(b, start, packed, finish, &mut |b, start, vectors| {
+                    self.channel_blocks(b, start, finish, &mut |b, start, vectors| {
                         self.tile(b, start, size, vectors, finish);
                     });
                 });
@@ -200,11 +192,11 @@ impl<'a> Conv<'a> {
         }
     }
 
-    fn group_strides(&self, packed: &Packed, finish: &Finish<'_>) -> Strides {
+    fn group_strides(&self, finish: &Finish<'_>) -> Strides {
         let channel = self.y.dtype.bytes() as i64;
         Strides {
             x: self.reduction.group_bytes as i64,
-            w: packed.group as i64,
+            w: self.packed.group as i64,
             y: self.channels as i64 * channel,
             r: self.channels as i64,
             constants: finish.constants.group as i64,
@@ -215,7 +207,6 @@ impl<'a> Conv<'a> {
         &self,
         b: &mut Builder,
         start: &Start,
-        packed: &Packed,
         finish: &Finish<'_>,
         body: &mut dyn FnMut(&mut Builder, &Start, Vectors),
     ) {
@@ -231,14 +222,14 @@ impl<'a> Conv<'a> {
             let at = |first: usize| {
                 Strides::channels(
                     first * lanes,
-                    first * packed.vector,
+                    first * self.packed.vector,
                     first * finish.constants.vector,
                     &self.y,
                 )
             };
             let step = Strides::channels(
                 part.size * lanes,
-                part.size * packed.vector,
+                part.size * self.packed.vector,
                 part.size * finish.constants.vector,
                 &self.y,
             );
@@ -324,6 +315,7 @@ impl<'a> Conv<'a> {
             let w = step.apply_w(&start.w, self.shape_bytes(vectors.count));
             self.step(b, sums, x, &x_offsets, w, vectors.count)
         });
+        let sums = self.extras(b, start, sums, &x_offsets, vectors.count);
         let y: Vec<Addr> = offsets(|s| s.y)
             .iter()
             .map(|&o| start.y.clone().plus(o))
@@ -353,6 +345,36 @@ impl<'a> Conv<'a> {
         }
     }
 
+    /// Adds the extra steps of a block.
+    fn extras(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        sums: Vec<Val>,
+        x_offsets: &[i64],
+        vectors: usize,
+    ) -> Vec<Val> {
+        let (steps, extras) = (self.reduction.steps() as i64, self.packed.extras as i64);
+        if extras == 0 {
+            return sums;
+        }
+        let step = self.shape_bytes(vectors);
+        let weights = start.w.clone().plus(steps * step);
+        let offsets = weights.clone().plus(extras * step);
+        b.for_(extras as u32, &sums, |b, i, sums| {
+            let at = b.load(Type::I32, offsets.clone().step(i, 4));
+            let x = start.x.clone().indexed(at, 1);
+            self.step(
+                b,
+                sums,
+                x,
+                x_offsets,
+                weights.clone().step(i, step),
+                vectors,
+            )
+        })
+    }
+
     /// Bytes of packed weights that one step of a block of vectors reads.
     fn shape_bytes(&self, vectors: usize) -> i64 {
         (vectors * usize::from(self.machine.lanes) * 4) as i64
@@ -376,10 +398,7 @@ impl<'a> Conv<'a> {
                 )
             })
             .collect();
-        let flip = self
-            .machine
-            .signed_dot
-            .then(|| b.constant(Type::I8.x(4 * lanes), 0x80));
+        let flip = (self.dot == Dot::Signed).then(|| b.constant(Type::I8.x(4 * lanes), 0x80));
         let mut result = Vec::with_capacity(sums.len());
         for (p, &offset) in offsets.iter().enumerate() {
             let mut a = b.load_dword_splat(4 * lanes, x.clone().plus(offset));
@@ -388,10 +407,10 @@ impl<'a> Conv<'a> {
             }
             for (v, &w) in weights.iter().enumerate() {
                 let sum = sums[p * vectors + v];
-                result.push(if flip.is_some() {
-                    b.dot4s(sum, a, w)
-                } else {
-                    b.dot4(sum, a, w)
+                result.push(match self.dot {
+                    Dot::Signed => b.dot4s(sum, a, w),
+                    Dot::Narrow => b.dot4_narrow(sum, a, w),
+                    Dot::Native | Dot::Wide => b.dot4(sum, a, w),
                 });
             }
         }
@@ -467,6 +486,34 @@ fn nest(
             });
         }
     }
+}
+
+/// The way to sum that is estimated to be the fastest, with its tile and weights.
+fn form(
+    weights: &Tensor,
+    groups: usize,
+    size: [usize; 2],
+    reduction: &Reduction,
+    machine: &Machine,
+) -> (Dot, Shape, Packed) {
+    let channels = weights.shape()[0] / groups;
+    let lanes = usize::from(machine.lanes);
+    let of = |dot| {
+        let shape = tile::choose(size, channels, reduction.steps(), machine, dot);
+        let narrow = dot == Dot::Narrow;
+        let packed = Packed::new(weights, reduction, groups, [shape.vectors, lanes], narrow);
+        let steps = reduction.steps() + packed.extras;
+        let time = tile::time(size, channels.div_ceil(lanes), steps, shape, machine, dot);
+        (time, (dot, shape, packed))
+    };
+    let (time, form) = of(Dot::of(machine));
+    if machine.narrow_dot {
+        let (narrow, other) = of(Dot::Narrow);
+        if narrow < time {
+            return other;
+        }
+    }
+    form
 }
 
 /// Whether all pixels lie one after the other in every tensor, so that they form one row.

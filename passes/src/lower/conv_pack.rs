@@ -10,6 +10,8 @@ use super::Storage;
 pub(crate) struct Reduction {
     /// Loops over runs: trips and bytes between them.
     runs: Vec<(usize, usize)>,
+    /// Bytes between kernel rows and between taps of a row.
+    strides: [usize; 2],
     /// Bytes of a run.
     run: usize,
     /// Whether a run spans the taps of a kernel row, or else one tap.
@@ -29,13 +31,15 @@ impl Reduction {
     pub(crate) fn new(op: &IntConv, x: &Storage, kernel: [usize; 3]) -> Self {
         let [kh, kw, cg] = kernel;
         let rows = op.groups == 1 && op.dilation[1] == 1 && (kw == 1 || x.strides[2] == cg);
-        let mut runs = vec![(kh, op.dilation[0] * x.strides[1])];
+        let strides = [op.dilation[0] * x.strides[1], op.dilation[1] * x.strides[2]];
+        let mut runs = vec![(kh, strides[0])];
         if !rows {
-            runs.push((kw, op.dilation[1] * x.strides[2]));
+            runs.push((kw, strides[1]));
         }
         runs.retain(|r| r.0 > 1);
         Self {
             runs,
+            strides,
             run: if rows { kw * cg } else { cg },
             rows,
             kernel,
@@ -66,6 +70,17 @@ impl Reduction {
         } else {
             [run / kw, run % kw, at]
         })
+    }
+
+    /// Bytes from the first byte of a sum to byte `at` of a run.
+    fn offset(&self, run: usize, at: usize) -> usize {
+        let kw = self.kernel[1];
+        let [row, tap] = if self.rows {
+            [run, 0]
+        } else {
+            [run / kw, run % kw]
+        };
+        row * self.strides[0] + tap * self.strides[1] + at
     }
 
     /// Writes the loops of the sum; `body` adds one step to the accumulators.
@@ -117,45 +132,154 @@ impl Place {
 }
 
 /// Weights as `[group][block of vectors][step][vector][lane][4]`; channels past the last are zero.
+///
+/// Where pairs of products must fit 16 bits, what weights exceed that by follows the steps of each block as extra steps of
+/// the same form, and after them the offsets of their bytes in the operand as `i32`, a place for each vector.
 pub(crate) struct Packed {
     pub(crate) bytes: Vec<u8>,
     /// Bytes of a group.
     pub(crate) group: usize,
     /// Bytes that one vector takes in a block.
     pub(crate) vector: usize,
+    /// Extra steps of a block.
+    pub(crate) extras: usize,
+}
+
+/// Weights of a block of channels by step, lane and byte, and the extra steps.
+struct Block {
+    lanes: usize,
+    codes: Vec<i8>,
+    extras: Vec<Extra>,
+}
+
+/// A step at `offset` bytes into the operand.
+struct Extra {
+    offset: usize,
+    codes: Vec<i8>,
 }
 
 impl Packed {
+    /// Packs weights in blocks of `vectors` vectors; `narrow` keeps pairs of products within 16 bits.
     pub(crate) fn new(
         w: &Tensor,
         reduction: &Reduction,
         groups: usize,
-        vectors: usize,
-        lanes: usize,
+        [vectors, lanes]: [usize; 2],
+        narrow: bool,
     ) -> Self {
-        let weights = w.as_slice::<i8>();
-        let [kh, kw, cg] = reduction.kernel;
         let channels = w.shape()[0] / groups;
         let total = channels.div_ceil(lanes);
-        let steps = reduction.steps();
-        let mut bytes = Vec::with_capacity(groups * total * steps * lanes * 4);
+        let mut blocks = Vec::new();
         for g in 0..groups {
             for first in (0..total).step_by(vectors) {
-                for step in 0..steps {
-                    for lane in first * lanes..(first + vectors).min(total) * lanes {
-                        let code = |j| {
-                            let [ky, kx, c] = reduction.tap(step, j).filter(|_| lane < channels)?;
-                            Some(weights[(((g * channels + lane) * kh + ky) * kw + kx) * cg + c])
-                        };
-                        bytes.extend((0..4).map(|j| code(j).unwrap_or(0).cast_unsigned()));
-                    }
+                let own = first * lanes..(first + vectors).min(total) * lanes;
+                let own = own.map(|c| (c < channels).then_some(g * channels + c));
+                let mut block = Block::new(w, reduction, &own.collect::<Vec<_>>());
+                if narrow {
+                    block.narrow(reduction);
                 }
+                blocks.push(block);
+            }
+        }
+        let extras = blocks.iter().map(|b| b.extras.len()).max().unwrap_or(0);
+        let steps = (reduction.steps() + extras) * lanes * 4;
+        let vector = steps + extras * 4;
+        Self {
+            bytes: blocks
+                .iter()
+                .flat_map(|b| b.bytes(extras, b.lanes / lanes))
+                .collect(),
+            group: total * vector,
+            vector,
+            extras,
+        }
+    }
+}
+
+impl Block {
+    fn new(w: &Tensor, reduction: &Reduction, channels: &[Option<usize>]) -> Self {
+        let weights = w.as_slice::<i8>();
+        let [kh, kw, cg] = reduction.kernel;
+        let mut codes = Vec::with_capacity(reduction.steps() * channels.len() * 4);
+        for step in 0..reduction.steps() {
+            for channel in channels {
+                let code = |j| {
+                    let [ky, kx, c] = reduction.tap(step, j)?;
+                    Some(weights[((channel.as_ref()? * kh + ky) * kw + kx) * cg + c])
+                };
+                codes.extend((0..4).map(|j| code(j).unwrap_or(0)));
             }
         }
         Self {
-            bytes,
-            group: total * steps * lanes * 4,
-            vector: steps * lanes * 4,
+            lanes: channels.len(),
+            codes,
+            extras: Vec::new(),
         }
     }
+
+    /// Moves what pairs exceed 16 bits by to extra steps, each of which takes all that lies in four neighbouring bytes.
+    fn narrow(&mut self, reduction: &Reduction) {
+        let run = reduction.run_steps() * 4;
+        let row = self.lanes * 4;
+        for (index, codes) in self.codes.chunks_exact_mut(row * run / 4).enumerate() {
+            let mut excess = take_excess(codes, row);
+            excess.sort_unstable();
+            let mut open: Option<(usize, Extra)> = None;
+            for (at, lane, code) in excess {
+                if open.as_ref().is_none_or(|(start, _)| at >= start + 4) {
+                    let start = at.min(run - 4);
+                    let extra = Extra {
+                        offset: reduction.offset(index, start),
+                        codes: vec![0; row],
+                    };
+                    self.extras
+                        .extend(open.replace((start, extra)).map(|o| o.1));
+                }
+                if let Some((start, extra)) = &mut open {
+                    extra.codes[lane * 4 + at - *start] = code;
+                }
+            }
+            self.extras.extend(open.map(|o| o.1));
+        }
+    }
+
+    /// The block with `extras` extra steps, in `vectors` vectors.
+    fn bytes(&self, extras: usize, vectors: usize) -> Vec<u8> {
+        let missing = extras - self.extras.len();
+        let codes = self.extras.iter().flat_map(|e| &e.codes);
+        let mut bytes: Vec<u8> = self
+            .codes
+            .iter()
+            .chain(codes)
+            .map(|c| c.cast_unsigned())
+            .collect();
+        bytes.resize(bytes.len() + missing * self.lanes * 4, 0);
+        let end = bytes.len() + extras * vectors * 4;
+        bytes.extend(
+            self.extras
+                .iter()
+                .flat_map(|e| (e.offset as u32).to_le_bytes()),
+        );
+        bytes.resize(end, 0);
+        bytes
+    }
+}
+
+/// Reduces pairs of weights whose sum with activations up to 255 leaves 16 bits; returns byte of the run, lane and what was
+/// taken. Of weights with different signs only one counts at a time, so those always fit.
+fn take_excess(codes: &mut [i8], row: usize) -> Vec<(usize, usize, i8)> {
+    const MOST: i32 = i16::MAX as i32 / 255;
+    let mut excess = Vec::new();
+    for (k, pair) in codes.chunks_exact_mut(2).enumerate() {
+        let sum = i32::from(pair[0]) + i32::from(pair[1]);
+        if sum.abs() <= MOST {
+            continue;
+        }
+        let larger = usize::from(pair[1].unsigned_abs() > pair[0].unsigned_abs());
+        let over = (sum - MOST * sum.signum()) as i8;
+        pair[larger] -= over;
+        let at = 2 * k + larger;
+        excess.push((at / row * 4 + at % 4, at % row / 4, over));
+    }
+    excess
 }

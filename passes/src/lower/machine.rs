@@ -12,6 +12,8 @@ pub struct Machine {
     pub native_dot4: bool,
     /// Whether that instruction takes two signed operands, so that activations are stored or loaded less 128.
     pub signed_dot: bool,
+    /// Whether `dot4_narrow` is cheaper than `dot4`.
+    pub narrow_dot: bool,
     /// Whether a table of 256 bytes is looked up by a few vector instructions.
     pub fast_tables: bool,
 }
@@ -27,11 +29,14 @@ impl Machine {
             OpCode::Dot4
         };
         let row = target.row(code, Type::I32.x(lanes));
+        let native_dot4 = row.is_some_and(|r| matches!(r.rule, Rule::Intrinsic { .. }));
+        let narrow = target.row(OpCode::Dot4Narrow, Type::I32.x(lanes));
         Self {
             lanes,
             registers: target.level.registers as u16,
-            native_dot4: row.is_some_and(|r| matches!(r.rule, Rule::Intrinsic { .. })),
+            native_dot4,
             signed_dot,
+            narrow_dot: narrow.is_some() && !native_dot4 && !signed_dot,
             fast_tables: target.row(OpCode::Lut256, Type::I8.x(4 * lanes)).is_some(),
         }
     }

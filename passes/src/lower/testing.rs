@@ -27,6 +27,7 @@ pub(crate) fn machines() -> Vec<Machine> {
         registers,
         native_dot4,
         signed_dot,
+        narrow_dot: lanes == 8,
         fast_tables: false,
     };
     vec![
@@ -179,6 +180,20 @@ fn place(s: &Storage, mut i: usize) -> usize {
     at
 }
 
+/// Weights of which some are large, some small, as trained ones are.
+fn weights(shape: &[usize], seed: u64) -> Tensor {
+    let raw = tensor(DType::I64, shape, seed);
+    let code = |&r: &i64| {
+        let byte = (r & 255) - 128;
+        if r & 0xf00 == 0 { byte } else { byte / 4 }
+    };
+    Tensor::from_i64(
+        DType::I8,
+        shape,
+        raw.as_slice::<i64>().iter().map(code).collect(),
+    )
+}
+
 /// Holds a convolution with every epilogue against its definition, its operand in a border of its zero-point.
 pub(crate) fn check_conv(
     x: [usize; 4],
@@ -204,14 +219,8 @@ pub(crate) fn check_conv(
         out,
     };
     let seed = x.iter().fold(7, |s, &d| s * 31 + d as u64);
-    let tensors = [
-        tensor(DType::U8, &x, seed),
-        tensor(
-            DType::I8,
-            &[o, kernel[0], kernel[1], x[3] / groups],
-            seed + 1,
-        ),
-    ];
+    let w = [o, kernel[0], kernel[1], x[3] / groups];
+    let tensors = [tensor(DType::U8, &x, seed), weights(&w, seed + 1)];
     let channel = |lo: i64, hi: i64, k: u64| {
         let raw = tensor(DType::I64, &[o], seed + k);
         raw.as_slice::<i64>()

@@ -2,6 +2,51 @@
 
 use super::Machine;
 
+/// How groups of four products are summed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Dot {
+    /// `dot4`, one instruction.
+    Native,
+    /// `dot4s` of activations less 128.
+    Signed,
+    /// `dot4`, widened to 16 bits.
+    Wide,
+    /// `dot4_narrow`; what weights exceed its domain is added by steps of its own.
+    Narrow,
+}
+
+impl Dot {
+    /// The way that is open to every layer.
+    pub(crate) fn of(machine: &Machine) -> Self {
+        match (machine.signed_dot, machine.native_dot4) {
+            (true, _) => Self::Signed,
+            (false, true) => Self::Native,
+            (false, false) => Self::Wide,
+        }
+    }
+
+    /// Registers besides accumulators: some, and some for each vector of weights.
+    fn registers(self) -> (usize, usize) {
+        match self {
+            Self::Native => (2, 1),
+            Self::Signed | Self::Narrow => (3, 1),
+            Self::Wide => (4, 2),
+        }
+    }
+
+    /// Estimated time of a step in quarters of a cycle, without loads.
+    fn time(self, pixels: usize, vectors: usize, machine: &Machine) -> usize {
+        let accumulators = pixels * vectors;
+        match self {
+            Self::Native => 2 * accumulators,
+            Self::Signed if machine.native_dot4 => 2 * accumulators,
+            Self::Signed => 10 * accumulators,
+            Self::Narrow => 4 * accumulators,
+            Self::Wide => 6 * accumulators + 3 * pixels + 4 * vectors,
+        }
+    }
+}
+
 /// A tile: `rows × columns` output pixels times `vectors` vectors of channels, one accumulator each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
@@ -41,22 +86,26 @@ pub(crate) fn parts(extent: usize, size: usize) -> Vec<Part> {
 
 /// The tile with the least estimated time for an output of `size` pixels and `channels` channels, each a sum over
 /// `steps` groups of four products.
-pub(crate) fn choose(size: [usize; 2], channels: usize, steps: usize, machine: &Machine) -> Shape {
+pub(crate) fn choose(
+    size: [usize; 2],
+    channels: usize,
+    steps: usize,
+    machine: &Machine,
+    dot: Dot,
+) -> Shape {
     let vectors = channels.div_ceil(usize::from(machine.lanes));
     let registers = usize::from(machine.registers);
-    let spare = if machine.signed_dot { 3 } else { 2 };
-    let mut best = (
-        u64::MAX,
-        Shape {
-            rows: 1,
-            columns: 1,
-            vectors: 1,
-        },
-    );
+    let (spare, each) = dot.registers();
+    let one = Shape {
+        rows: 1,
+        columns: 1,
+        vectors: 1,
+    };
+    let mut best = (u64::MAX, one);
     for v in 1..=vectors.min(8) {
-        let most = registers.saturating_sub(spare + v) / v;
+        let most = registers.saturating_sub(spare + v * each) / v;
         for shape in pixel_shapes(size, most, v) {
-            let time = time(size, vectors, steps, shape, machine);
+            let time = time(size, vectors, steps, shape, machine, dot);
             if time < best.0 {
                 best = (time, shape);
             }
@@ -90,8 +139,14 @@ fn pixel_shapes([height, width]: [usize; 2], most: usize, vectors: usize) -> Vec
 }
 
 /// Estimated time in quarters of a cycle.
-fn time(size: [usize; 2], vectors: usize, steps: usize, shape: Shape, machine: &Machine) -> u64 {
-    let dot = if machine.native_dot4 { 2 } else { 10 };
+pub(crate) fn time(
+    size: [usize; 2],
+    vectors: usize,
+    steps: usize,
+    shape: Shape,
+    machine: &Machine,
+    dot: Dot,
+) -> u64 {
     let mut total = 0;
     for rows in parts(size[0], shape.rows) {
         for columns in parts(size[1], shape.columns) {
@@ -100,7 +155,8 @@ fn time(size: [usize; 2], vectors: usize, steps: usize, shape: Shape, machine: &
                 let accumulators = pixels * v.size;
                 let loads = 2 * (pixels + v.size);
                 // five cycles of latency for the sums that depend on each other
-                let step = (dot * accumulators).max(loads).max(20) + 2;
+                let sums = dot.time(pixels, v.size, machine);
+                let step = sums.max(loads).max(20) + 2;
                 let tile = steps * step + 14 * accumulators + 24;
                 total += (rows.count * columns.count * v.count * tile) as u64;
             }
@@ -131,7 +187,7 @@ mod tests {
     fn tiles_fit_the_registers() {
         for machine in machines() {
             for size in [[1, 1], [7, 7], [56, 56], [1, 3136], [5, 25]] {
-                let s = choose(size, 96, 100, &machine);
+                let s = choose(size, 96, 100, &machine, Dot::of(&machine));
                 let pixels = s.rows * s.columns;
                 assert!(
                     pixels * s.vectors + s.vectors + 2 <= usize::from(machine.registers),
