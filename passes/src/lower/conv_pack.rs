@@ -21,6 +21,9 @@ pub(crate) struct Reduction {
     pub(crate) group_bytes: usize,
 }
 
+/// What adds a step to the accumulators.
+type Body<'a> = dyn FnMut(&mut Builder, &[Val], &Place) -> Vec<Val> + 'a;
+
 /// One step of a sum.
 pub(crate) struct Place {
     loops: Vec<(LoopVar, usize, usize)>,
@@ -84,12 +87,7 @@ impl Reduction {
     }
 
     /// Writes the loops of the sum; `body` adds one step to the accumulators.
-    pub(crate) fn walk(
-        &self,
-        b: &mut Builder,
-        init: &[Val],
-        body: &mut dyn FnMut(&mut Builder, &[Val], &Place) -> Vec<Val>,
-    ) -> Vec<Val> {
+    pub(crate) fn walk(&self, b: &mut Builder, init: &[Val], body: &mut Body<'_>) -> Vec<Val> {
         let mut loops = self.runs.clone();
         if self.run_steps() > 1 {
             loops.push((self.run_steps(), 4));
@@ -103,7 +101,7 @@ fn nest(
     loops: &[(usize, usize)],
     outer: Vec<(LoopVar, usize, usize)>,
     init: &[Val],
-    body: &mut dyn FnMut(&mut Builder, &[Val], &Place) -> Vec<Val>,
+    body: &mut Body<'_>,
 ) -> Vec<Val> {
     let Some((&(trips, stride), rest)) = loops.split_first() else {
         return body(b, init, &Place { loops: outer });

@@ -33,6 +33,9 @@ pub(crate) struct At<'a> {
     pub(crate) lanes: u16,
 }
 
+/// What stands inside the outer loops, given their counters by axis.
+type Body<'a> = dyn FnMut(&mut Builder, Vec<(LoopVar, usize)>) + 'a;
+
 impl Nest {
     /// Loops over `result` and operands that broadcast to it.
     pub(crate) fn new(result: &View, operands: &[View]) -> Self {
@@ -117,12 +120,7 @@ impl Nest {
         });
     }
 
-    fn outer_loops(
-        &self,
-        b: &mut Builder,
-        vars: Vec<(LoopVar, usize)>,
-        body: &mut dyn FnMut(&mut Builder, Vec<(LoopVar, usize)>),
-    ) {
+    fn outer_loops(&self, b: &mut Builder, vars: Vec<(LoopVar, usize)>, body: &mut Body<'_>) {
         let Some(axis) = self.outer.get(vars.len()) else {
             return body(b, vars);
         };

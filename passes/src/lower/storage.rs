@@ -19,11 +19,11 @@ pub(crate) fn slack(graph: &Graph, v: ValueId, machine: &Machine) -> usize {
         let Op::IntConv(op) = &node.op else { return 0 };
         let kernel = graph.shape(node.inputs[1]);
         let residual = node.inputs.get(4) == Some(&v) && graph.shape(v).len() == 4;
-        let incomplete = kernel[0] / op.groups % usize::from(machine.lanes) != 0;
+        let incomplete = !(kernel[0] / op.groups).is_multiple_of(usize::from(machine.lanes));
         let main = match (node.inputs[0] == v, kernel[3] == 1 && op.groups > 1) {
             (false, _) => 0,
             (true, true) => SLACK,
-            (true, false) if kernel[3] % 4 == 0 => 0,
+            (true, false) if kernel[3].is_multiple_of(4) => 0,
             (true, false) => 4,
         };
         main.max(if residual && incomplete { SLACK } else { 0 })
@@ -98,7 +98,10 @@ pub(crate) fn reads_exactly(graph: &Graph, v: ValueId) -> bool {
         let kernel = graph.shape(node.inputs[1]);
         let run = kernel[2] * kernel[3];
         node.inputs[0] != v
-            || (op.groups == 1 && op.dilation[1] == 1 && run % 4 == 0 && op.pad == [[0, 0]; 2])
+            || (op.groups == 1
+                && op.dilation[1] == 1
+                && run.is_multiple_of(4)
+                && op.pad == [[0, 0]; 2])
     })
 }
 
