@@ -29,6 +29,9 @@ pub(crate) fn lower(
 /// Weight bytes of a block of channels that stay in the first-level cache while all pixels pass.
 const PANEL: usize = 24 * 1024;
 
+/// Weights may grow by this part for the sake of narrow sums.
+const MOST_EXTRAS: usize = 4;
+
 struct Conv<'a> {
     op: &'a IntConv,
     operands: &'a [Operand<'a>],
@@ -509,7 +512,7 @@ fn form(
     let (time, form) = of(Dot::of(machine));
     if machine.narrow_dot {
         let (narrow, other) = of(Dot::Narrow);
-        if narrow < time {
+        if narrow < time && other.2.extras <= reduction.steps() / MOST_EXTRAS {
             return other;
         }
     }

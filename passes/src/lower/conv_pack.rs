@@ -225,7 +225,8 @@ impl Block {
             let mut open: Option<(usize, Extra)> = None;
             for (at, lane, code) in excess {
                 if open.as_ref().is_none_or(|(start, _)| at >= start + 4) {
-                    let start = at.min(run - 4);
+                    // on a pair, so that no pair takes from two
+                    let start = (at & !1).min(run - 4);
                     let extra = Extra {
                         offset: reduction.offset(index, start),
                         codes: vec![0; row],
@@ -280,4 +281,65 @@ fn take_excess(codes: &mut [i8], row: usize) -> Vec<(usize, usize, i8)> {
         excess.push((at / row * 4 + at % 4, at % row / 4, over));
     }
     excess
+}
+
+#[cfg(test)]
+mod tests {
+    use lowbit_ir::DType;
+    use lowbit_ir::ops::{Codes, Epilogue, IntConv};
+
+    use super::super::testing::tensor;
+    use super::*;
+
+    /// Sum of products of the steps of lane `lane` with the operand, every pair within 16 bits.
+    fn sum(block: &Block, x: &[u8], lane: usize) -> i32 {
+        let row = block.lanes * 4;
+        let steps = block
+            .codes
+            .chunks_exact(row)
+            .enumerate()
+            .map(|(k, c)| (k * 4, c));
+        let extras = block.extras.iter().map(|e| (e.offset, &e.codes[..]));
+        let mut sum = 0;
+        for (at, codes) in steps.chain(extras) {
+            for pair in 0..2 {
+                let product = |j: usize| {
+                    let code = i32::from(codes[lane * 4 + pair * 2 + j]);
+                    let x = x.get(at + pair * 2 + j).copied().unwrap_or(0);
+                    (code * i32::from(x), code * 255)
+                };
+                let (a, b) = (product(0), product(1));
+                assert!(i16::try_from((a.1 + b.1) * i32::from(a.1 * b.1 > 0)).is_ok());
+                sum += a.0 + b.0;
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn extra_steps_take_what_pairs_exceed_16_bits_by() {
+        for (channels, seed) in [(3, 1), (16, 2), (37, 3), (250, 4)] {
+            let op = IntConv {
+                stride: [1, 1],
+                dilation: [1, 1],
+                pad: [[0, 0]; 2],
+                groups: 1,
+                pad_code: 0,
+                epilogue: Epilogue::High,
+                out: Codes::U8,
+            };
+            let x = tensor(DType::U8, &[1, 1, 1, channels], seed);
+            let w = tensor(DType::I8, &[8, 1, 1, channels], seed + 9);
+            let reduction =
+                Reduction::new(&op, &Storage::dense(DType::U8, x.shape()), [1, 1, channels]);
+            let lanes: Vec<Option<usize>> = (0..8).map(Some).collect();
+            let mut block = Block::new(&w, &reduction, &lanes);
+            block.narrow(&reduction);
+            for (lane, weights) in w.as_slice::<i8>().chunks_exact(channels).enumerate() {
+                let products = x.as_slice::<u8>().iter().zip(weights);
+                let expected: i32 = products.map(|(&x, &w)| i32::from(x) * i32::from(w)).sum();
+                assert_eq!(sum(&block, x.as_slice::<u8>(), lane), expected);
+            }
+        }
+    }
 }
