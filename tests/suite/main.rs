@@ -1,0 +1,3 @@
+//! Conformance with what ONNX itself ships.
+
+mod operators;
