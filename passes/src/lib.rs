@@ -12,4 +12,4 @@ mod pass;
 pub mod quantize;
 pub mod simplify;
 
-pub use pass::{Control, Pass, run_passes};
+pub use pass::{Control, Pass, Show, run_passes};

@@ -207,7 +207,7 @@ impl Stats {
         self.observed[&value].mean()
     }
 
-    /// Ranges by a method, as quantisation takes them; computed when first asked for.
+    /// Ranges by a method, as quantisation takes them; searched for at each call, so ask once.
     pub fn ranges(&self, method: Method) -> ChosenRanges<'_> {
         ChosenRanges {
             stats: self,

@@ -50,7 +50,7 @@ fn permuted(
     let inner =
         (0..=perm.len()).find(|&a| perm[a..].iter().map(|&p| shape[p]).product::<usize>() == k)?;
     let kept = perm[..inner].iter().enumerate().all(|(i, &p)| i == p);
-    if !kept || new.ty(v).elements() % k != 0 {
+    if !kept || !new.ty(v).elements().is_multiple_of(k) {
         return None;
     }
     let order = positions(

@@ -16,12 +16,28 @@ pub(super) const PASS: Pass = Pass {
 };
 
 fn run(graph: &Graph) -> Graph {
+    let new = folded_once(graph);
+    if new.nodes().len() == graph.nodes().len() {
+        new
+    } else {
+        run(&new)
+    }
+}
+
+/// Folds one node into each convolution from the front, and all from behind.
+fn folded_once(graph: &Graph) -> Graph {
     let users = graph.users();
+    // a reshape between is looked through, so what it reshapes must have no other reader either
+    let sole = |v: ValueId| {
+        let behind = graph.producer(v).filter(|n| matches!(n.op, Op::Reshape(_)));
+        let own = used_once(graph, &users, v);
+        own && behind.is_none_or(|n| used_once(graph, &users, n.inputs[0]))
+    };
     let new: Result<Graph, Infallible> = graph.rewrite(|new, _, node, operands| {
         let once = node
             .inputs
             .iter()
-            .all(|&v| graph.as_const(v).is_some() || used_once(graph, &users, v));
+            .all(|&v| graph.as_const(v).is_some() || sole(v));
         let folded = match &node.op {
             Op::Binary(_) if once => behind(new, node, operands),
             Op::Conv(_) if used_once(graph, &users, node.inputs[0]) => before(new, node, operands),
@@ -205,6 +221,45 @@ mod tests {
 
     use super::super::testing::{check, constant, count};
     use super::*;
+
+    #[test]
+    fn a_scale_and_a_shift_in_front_go_in_together() {
+        let mut g = Graph::new("g");
+        let x = g.input("x", Type::new(DType::F32, [1, 5, 5, 4]));
+        let (m, s) = (constant(&mut g, &[4]), constant(&mut g, &[1, 4]));
+        let v = g.push("m", Binary(BinaryFn::Sub), &[x, m]).unwrap();
+        let v = g.push("s", Binary(BinaryFn::Mul), &[v, s]).unwrap();
+        let w = constant(&mut g, &[8, 3, 3, 4]);
+        let conv = Conv {
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [[0, 0]; 2],
+            groups: 1,
+        };
+        let v = g.push("conv", conv, &[v, w]).unwrap();
+        g.output("y", v);
+        assert_eq!(count(&check(&g, &PASS), "binary"), 0);
+    }
+
+    #[test]
+    fn a_convolution_with_another_reader_stays() {
+        let mut g = Graph::new("g");
+        let x = g.input("x", Type::new(DType::F32, [1, 1, 6, 4]));
+        let w = constant(&mut g, &[8, 1, 1, 4]);
+        let conv = Conv {
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [[0, 0]; 2],
+            groups: 1,
+        };
+        let v = g.push("conv", conv, &[x, w]).unwrap();
+        let r = g.push("r", Reshape { shape: vec![6, 8] }, &[v]).unwrap();
+        let c = constant(&mut g, &[8]);
+        let r = g.push("c", Binary(BinaryFn::Add), &[r, c]).unwrap();
+        g.output("conv", v);
+        g.output("y", r);
+        assert_eq!(count(&check(&g, &PASS), "conv"), 1);
+    }
 
     #[test]
     fn scales_and_shifts_go_into_the_convolution() {

@@ -80,6 +80,7 @@ fn joined(new: &mut Rewrite<'_>, node: &Node, operands: &[ValueId]) -> Option<Va
             perm: b.perm.iter().map(|&p| a.perm[p]).collect(),
         }
         .into(),
+        (Op::Slice(a), Op::Slice(b)) => sliced_twice(a, b).into(),
         // a permutation that leaves the axes with elements in order is a reshape
         (_, Op::Transpose(t)) if keeps_order(new.shape(operands[0]), &t.perm) => {
             let shape = new.old().shape(node.output).to_vec();
@@ -90,6 +91,17 @@ fn joined(new: &mut Rewrite<'_>, node: &Node, operands: &[ValueId]) -> Option<Va
     };
     let name = new.old().value(node.output).name.clone();
     new.push(name, op, &inner.inputs[..1]).ok()
+}
+
+/// A slice of a slice.
+fn sliced_twice(a: &Slice, b: &Slice) -> Slice {
+    let axes = 0..a.start.len();
+    let start = |i: usize| (a.start[i] as isize + b.start[i] as isize * a.step[i]) as usize;
+    Slice {
+        start: axes.clone().map(start).collect(),
+        len: b.len.clone(),
+        step: axes.map(|i| a.step[i] * b.step[i]).collect(),
+    }
 }
 
 /// Whether a permutation keeps all elements where they are, because only axes of extent 1 pass each other.
@@ -104,6 +116,26 @@ mod tests {
 
     use super::super::testing::{check, count};
     use super::*;
+
+    #[test]
+    fn joins_slices() {
+        let mut g = Graph::new("g");
+        let x = g.input("x", Type::new(DType::F32, [9, 10]));
+        let first = Slice {
+            start: vec![8, 1],
+            len: vec![5, 4],
+            step: vec![-2, 2],
+        };
+        let second = Slice {
+            start: vec![3, 3],
+            len: vec![2, 4],
+            step: vec![-3, -1],
+        };
+        let v = g.push("a", first, &[x]).unwrap();
+        let v = g.push("b", second, &[v]).unwrap();
+        g.output("y", v);
+        assert_eq!(count(&check(&g, &PASS), "slice"), 1);
+    }
 
     #[test]
     fn joins_and_drops_moves() {

@@ -41,6 +41,12 @@ fn sink(new: &mut Rewrite<'_>, node: &Node, operands: &[ValueId]) -> Option<Valu
         }
         return push(new, node, Transpose { perm }, &[x]);
     }
+    if let Op::Reshape(op) = &node.op {
+        let (x, perm) = turned(new, operands[0])?;
+        let (shape, perm) = regrouped(new.shape(operands[0]), &perm, &op.shape)?;
+        let view = push(new, node, Reshape { shape }, &[x])?;
+        return push(new, node, Transpose { perm }, &[view]);
+    }
     let perm = operands.iter().find_map(|&v| turned(new, v))?.1;
     if perm.len() != new.old().shape(node.output).len() && !matches!(node.op, Op::Reduce(_)) {
         return None;
@@ -79,6 +85,47 @@ fn push(
 ) -> Option<ValueId> {
     let name = new.old().value(node.output).name.clone();
     new.push(name, op, operands).ok()
+}
+
+/// Reshaping a transposed tensor from `from` to `to` as a reshape of its source and a transpose, where no axis is joined
+/// with one that is elsewhere in the source.
+fn regrouped(from: &[usize], perm: &[usize], to: &[usize]) -> Option<(Vec<usize>, Vec<usize>)> {
+    let mut parts = parts(from, perm, to)?;
+    parts.sort_by_key(|part| part.0);
+    let source: Vec<usize> = parts.into_iter().flat_map(|part| part.1).collect();
+    let shape = source.iter().map(|&j| to[j]).collect();
+    Some((shape, inverse(&source)))
+}
+
+/// The runs of axes that a reshape joins or splits: where each begins among the axes of the source, and its axes in the
+/// result. Axes of extent 1 are nowhere in the source and go with the axis before them.
+fn parts(from: &[usize], perm: &[usize], to: &[usize]) -> Option<Vec<(usize, Vec<usize>)>> {
+    let place = |i: usize| {
+        let before = |&k: &usize| from[k] != 1 && perm[k] < perm[i];
+        (0..from.len()).filter(before).count()
+    };
+    let mut axes = (0..from.len()).filter(|&i| from[i] != 1);
+    let (mut joined, mut split) = (1, 1);
+    let (mut parts, mut front) = (Vec::<(usize, Vec<usize>)>::new(), Vec::new());
+    let mut next = 0;
+    for (j, &extent) in to.iter().enumerate() {
+        if extent != 1 && joined == split {
+            let axis = axes.next()?;
+            (joined, split, next) = (from[axis], 1, place(axis) + 1);
+            parts.push((place(axis), std::mem::take(&mut front)));
+        }
+        split *= extent;
+        while joined < split {
+            let axis = axes.next().filter(|&axis| place(axis) == next)?;
+            joined *= from[axis];
+            next += 1;
+        }
+        parts
+            .last_mut()
+            .map_or(&mut front, |part| &mut part.1)
+            .push(j);
+    }
+    (!parts.is_empty() && !to.contains(&0)).then_some(parts)
 }
 
 /// The operation on a tensor whose axis `perm[i]` was axis `i`.
@@ -196,6 +243,42 @@ mod tests {
 
     use super::super::testing::{check, constant, count};
     use super::*;
+
+    fn reshaped(shape: &[usize], perm: &[usize], to: &[usize]) -> bool {
+        let mut g = Graph::new("g");
+        let x = g.input("x", Type::new(DType::F32, shape));
+        let perm = perm.to_vec();
+        let t = g.push("t", Transpose { perm }, &[x]).unwrap();
+        let r = g.push("r", Reshape { shape: to.to_vec() }, &[t]).unwrap();
+        g.output("y", r);
+        let new = check(&g, &PASS);
+        let last = new.producer(new.outputs()[0].value).unwrap();
+        matches!(last.op, Op::Transpose(_))
+    }
+
+    #[test]
+    fn transposes_pass_reshapes_that_keep_axes_apart() {
+        let sunk: [(&[usize], &[usize], &[usize]); 7] = [
+            (&[1, 4, 5, 3], &[0, 3, 1, 2], &[1, 3, 20]),
+            (&[1, 4, 5, 3], &[0, 3, 1, 2], &[3, 1, 2, 10, 1]),
+            (&[2, 4, 6], &[2, 0, 1], &[2, 1, 3, 8]),
+            (&[1, 65, 1, 8, 16], &[2, 0, 3, 1, 4], &[1, 8, 65, 16]),
+            (&[6, 5], &[1, 0], &[1, 1, 5, 6]),
+            (&[6, 4, 5], &[2, 0, 1], &[5, 4, 6]),
+            (&[2, 3], &[1, 0], &[3, 2, 1]),
+        ];
+        for (shape, perm, to) in sunk {
+            assert!(reshaped(shape, perm, to), "{shape:?} {perm:?} {to:?}");
+        }
+        let kept: [(&[usize], &[usize], &[usize]); 3] = [
+            (&[1, 4, 5, 3], &[0, 3, 1, 2], &[1, 60]),
+            (&[4, 6], &[1, 0], &[3, 8]),
+            (&[2, 3, 4], &[0, 2, 1], &[8, 3]),
+        ];
+        for (shape, perm, to) in kept {
+            assert!(!reshaped(shape, perm, to), "{shape:?} {perm:?} {to:?}");
+        }
+    }
 
     #[test]
     fn transposes_meet_and_cancel() {

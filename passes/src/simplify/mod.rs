@@ -9,6 +9,7 @@ mod layout;
 mod linear;
 mod normalization;
 mod pool;
+mod views;
 
 use lowbit_ir::ops::{BinaryFn, Op};
 use lowbit_ir::{Graph, Node, Tensor, ValueId};
@@ -24,10 +25,13 @@ pub const PIPELINE: &[Pass] = &[
     identity::PASS,
     // products become convolutions while their operands are as the model has them
     linear::PASS,
-    // weights take over permutations, which frees the transposes in front of them
-    flatten::PASS,
     // channels last: sinks transposes until they cancel
     layout::PASS,
+    identity::PASS,
+    // weights take over the permutations that now stand right in front of them
+    flatten::PASS,
+    // what is left between convolutions and what follows them are the reshapes of linear layers
+    views::PASS,
     identity::PASS,
     // scales and shifts now stand right behind the convolutions that take them in
     fold_scale::PASS,
