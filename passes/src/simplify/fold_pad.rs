@@ -63,19 +63,19 @@ mod tests {
     use super::super::testing::{check, constant, count};
     use super::*;
 
-    #[test]
-    fn zeros_become_padding() {
+    fn padded(low: [isize; 4], high: [isize; 4], value: f32) -> Graph {
         let mut g = Graph::new("g");
         let x = g.input("x", Type::new(DType::F32, [1, 5, 6, 4]));
-        let zero = g.constant("zero", Tensor::scalar(0.0f32));
+        let value = g.constant("value", Tensor::scalar(value));
         let pad = Pad {
-            low: vec![0, 1, 0, 0],
-            high: vec![0, 2, 1, 0],
+            low: low.to_vec(),
+            high: high.to_vec(),
             interior: vec![0; 4],
             mode: PadMode::Constant,
         };
-        let p = g.push("p", pad, &[x, zero]).unwrap();
-        let w = constant(&mut g, &[8, 3, 3, 4]);
+        let p = g.push("p", pad, &[x, value]).unwrap();
+        let channels = g.shape(p)[3];
+        let w = constant(&mut g, &[8, 3, 3, channels]);
         let conv = Conv {
             stride: [2, 1],
             dilation: [1, 1],
@@ -84,6 +84,23 @@ mod tests {
         };
         let y = g.push("y", conv, &[p, w]).unwrap();
         g.output("y", y);
+        g
+    }
+
+    #[test]
+    fn zeros_become_padding() {
+        let g = padded([0, 1, 0, 0], [0, 2, 1, 0], 0.0);
         assert_eq!(count(&check(&g, &PASS), "pad"), 0);
+    }
+
+    #[test]
+    fn other_numbers_crops_and_channels_stay() {
+        for g in [
+            padded([0, 1, 0, 0], [0, 2, 1, 0], 0.5),
+            padded([0, -1, 0, 0], [0, 2, 1, 0], 0.0),
+            padded([0, 0, 0, 1], [0, 0, 1, 2], 0.0),
+        ] {
+            assert_eq!(count(&check(&g, &PASS), "pad"), 1);
+        }
     }
 }
