@@ -80,7 +80,7 @@ impl Net {
         let &[_, _, _, c] = self.graph.shape(x) else {
             return;
         };
-        let groups = if seed % 3 == 0 { c } else { 1 };
+        let groups = if seed.is_multiple_of(3) { c } else { 1 };
         let w = self.constant(&[c, 1 + seed % 3, 1 + seed % 2, c / groups], seed);
         let op = Conv {
             stride: [1 + seed % 2, 1],
@@ -95,7 +95,7 @@ impl Net {
         let shape = self.graph.shape(x).to_vec();
         let n = 2 + seed % 5;
         match shape[..] {
-            [.., _, k] if seed % 3 > 0 => {
+            [.., _, k] if !seed.is_multiple_of(3) => {
                 let w = self.constant(&[k, n], seed);
                 self.push(MatMul, &[x, w]);
             }
@@ -117,7 +117,7 @@ impl Net {
                 shape[axis] *= shape[axis + 1];
                 shape.remove(axis + 1);
             }
-            _ if axis < shape.len() && shape[axis] % 2 == 0 => {
+            _ if axis < shape.len() && shape[axis].is_multiple_of(2) => {
                 shape[axis] /= 2;
                 shape.insert(axis, 2);
             }
@@ -131,7 +131,7 @@ impl Net {
     fn with_constant(&mut self, x: ValueId, seed: usize) {
         let mut shape = self.graph.shape(x).to_vec();
         // the whole shape, or one axis of it
-        if seed % 4 > 0 {
+        if !seed.is_multiple_of(4) {
             let axis = shape.len() - 1 - seed / 5 % shape.len();
             (0..shape.len()).for_each(|i| shape[i] = if i == axis { shape[i] } else { 1 });
             shape.drain(..seed % (axis + 1));
@@ -144,7 +144,11 @@ impl Net {
             BinaryFn::Max,
             BinaryFn::Min,
         ][seed % 5];
-        let operands = if seed % 7 == 0 { [c, x] } else { [x, c] };
+        let operands = if seed.is_multiple_of(7) {
+            [c, x]
+        } else {
+            [x, c]
+        };
         self.push(Binary(f), &operands);
     }
 
@@ -157,7 +161,7 @@ impl Net {
             step: vec![1; shape.len()],
         };
         op.len[axis] = shape[axis].div_ceil(2);
-        if seed % 2 == 0 {
+        if seed.is_multiple_of(2) {
             op.step[axis] = -1;
             op.start[axis] = shape[axis] - 1;
         }
@@ -177,7 +181,7 @@ impl Net {
             interior: vec![0; rank],
             mode: PadMode::Constant,
         };
-        let value = Tensor::scalar(if seed % 3 == 0 { 0.5f32 } else { 0.0 });
+        let value = Tensor::scalar(if seed.is_multiple_of(3) { 0.5f32 } else { 0.0 });
         let value = self.graph.constant("value", value);
         self.push(op, &[x, value]);
     }

@@ -32,7 +32,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Compile(compile::Args),
+    Compile(Box<compile::Args>),
     Check(check::Args),
     Inspect(inspect::Args),
     Eval(eval::Args),

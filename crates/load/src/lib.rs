@@ -14,12 +14,12 @@
 
 mod arena;
 mod error;
-#[cfg(test)]
-mod foreign;
 mod image;
 mod memory;
 mod module;
 mod relocate;
+#[cfg(test)]
+mod tests;
 
 pub use arena::Arena;
 pub use error::{LoadError, Result};

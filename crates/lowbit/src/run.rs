@@ -206,19 +206,20 @@ fn object(path: &Path, inputs: &Inputs, folder: &Path, raw: bool) -> Result<Vec<
         })
         .collect();
     write(folder, &ports, &values, |path, shape, x| {
-        Ok(if raw {
+        if raw {
             write_npy(
                 path,
                 shape,
                 &x.iter().map(|&x| x as i32).collect::<Vec<i32>>(),
-            )?
+            )?;
         } else {
             write_npy(
                 path,
                 shape,
                 &x.iter().map(|&x| x as f32).collect::<Vec<f32>>(),
-            )?
-        })
+            )?;
+        }
+        Ok(())
     })
 }
 

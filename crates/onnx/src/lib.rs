@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod external;
+mod float8;
 mod model;
 mod node;
 mod ops;
@@ -13,6 +15,11 @@ mod tensor;
 
 pub use error::{ImportError, Problem};
 pub use model::{Imported, OPSETS, Options, check, import, import_bytes};
+
+/// The operators of ONNX's own domain that are read, in no order.
+pub fn operators() -> impl Iterator<Item = &'static str> {
+    ops::names()
+}
 
 /// Reads a tensor of a model or of an `input_N.pb`.
 ///

@@ -1,5 +1,6 @@
 //! From a file to a graph.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -156,14 +157,7 @@ impl<'a> Importer<'a> {
         for t in &self.proto.initializer {
             let fail = |e: String| ImportError::Model(format!("initialiser '{}': {e}", t.name));
             let tensor = tensor::read(t, Some(&self.folder)).map_err(fail)?;
-            if let Some(i) = tensor
-                .to_f64()
-                .iter()
-                .position(|x| x.is_infinite())
-                .filter(|_| tensor.len() > 1)
-            {
-                return Err(fail(format!("element {i} is infinite")));
-            }
+            check_finite(&tensor).map_err(fail)?;
             let id = self.graph.constant(t.name.clone(), tensor);
             if self.values.insert(t.name.clone(), Some(id)).is_some() {
                 return Err(ImportError::Model(format!(
@@ -306,7 +300,24 @@ impl<'a> Importer<'a> {
                 }
             }
         }
-        Ok(())
+        self.check_outputs(&defined)
+    }
+
+    fn check_outputs(&self, defined: &HashMap<&str, usize>) -> Result<(), ImportError> {
+        let mut seen = HashSet::new();
+        let message = match self.proto.output.iter().find_map(|o| {
+            let name = o.name.as_str();
+            if !defined.contains_key(name) {
+                Some(format!("output '{name}' is defined nowhere"))
+            } else {
+                (!seen.insert(name)).then(|| format!("two outputs are named '{name}'"))
+            }
+        }) {
+            Some(message) => message,
+            None if self.proto.output.is_empty() => "the model has no output".into(),
+            None => return Ok(()),
+        };
+        Err(ImportError::Model(message))
     }
 
     /// Imports one node; an error without a problem means that it depends on a node that has one.
@@ -335,6 +346,23 @@ impl<'a> Importer<'a> {
             self.values.insert(name.clone(), Some(id));
         }
         Ok(())
+    }
+
+    /// An output has the element type that the model declares.
+    fn check_type(&self, output: &proto::ValueInfo, id: ValueId) -> Result<(), ImportError> {
+        let declared = output.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+        let Some(code) = declared.map(|t| t.elem_type).filter(|&code| code != 0) else {
+            return Ok(());
+        };
+        let found = self.graph.ty(id).dtype;
+        match tensor::dtype(code) {
+            Ok(wanted) if wanted == found => Ok(()),
+            wanted => Err(ImportError::Model(format!(
+                "output '{}' is declared to be {}, its node gives {found}; correct the declaration",
+                output.name,
+                wanted.map_or_else(|e| e, |d| d.to_string())
+            ))),
+        }
     }
 
     fn decompose(
@@ -373,8 +401,13 @@ impl<'a> Importer<'a> {
             inputs,
             graph: &mut self.graph,
             name,
+            fault: RefCell::default(),
         };
-        let outputs = import(&mut node)?;
+        let result = import(&mut node);
+        if let Some(fault) = node.fault.take() {
+            return Err(fault);
+        }
+        let outputs = result?;
         if outputs.len() < proto.output.iter().filter(|o| !o.is_empty()).count() {
             return Err(format!(
                 "it has {} outputs, {} are supported",
@@ -386,14 +419,10 @@ impl<'a> Importer<'a> {
     }
 
     fn finish(mut self) -> Result<Imported, ImportError> {
-        if self.proto.output.is_empty() {
-            return Err(ImportError::Model("the model has no output".into()));
-        }
         for output in &self.proto.output {
             let id = self.values.get(&output.name).copied().flatten();
-            let id = id.ok_or_else(|| {
-                ImportError::Model(format!("output '{}' is defined nowhere", output.name))
-            })?;
+            let id = id.expect("outputs are defined, and every node was imported");
+            self.check_type(output, id)?;
             self.graph.output(output.name.clone(), id);
         }
         Ok(Imported {
@@ -401,6 +430,17 @@ impl<'a> Importer<'a> {
             opset: self.opset,
             producer: self.producer,
         })
+    }
+}
+
+/// Weights are finite; a lone infinity is a bound or a mask.
+fn check_finite(weights: &Tensor) -> Result<(), String> {
+    if let Some(i) = tensor::first(weights, f64::is_nan) {
+        return Err(format!("element {i} is not a number (NaN)"));
+    }
+    match tensor::first(weights, f64::is_infinite) {
+        Some(i) if weights.len() > 1 => Err(format!("element {i} is infinite")),
+        _ => Ok(()),
     }
 }
 

@@ -1,11 +1,35 @@
 //! What an operator's importer sees: a node's attributes and operands, and the graph under construction.
 
+use std::cell::RefCell;
+
 use lowbit_ir::ops::{
     Binary, BinaryFn, Broadcast, Cast, Reduce, ReduceFn, Reshape, Slice, Transpose, Unary, UnaryFn,
 };
 use lowbit_ir::{DType, Graph, Op, Tensor, Type, ValueId};
 
 use crate::{proto, tensor};
+
+/// ONNX's numbers of attribute types, and their names.
+const FLOAT: i32 = 1;
+const INT: i32 = 2;
+const STRING: i32 = 3;
+const TENSOR: i32 = 4;
+const FLOATS: i32 = 6;
+const INTS: i32 = 7;
+const KINDS: [&str; 9] = [
+    "untyped",
+    "a float",
+    "an integer",
+    "a string",
+    "a tensor",
+    "a graph",
+    "floats",
+    "integers",
+    "strings",
+];
+
+/// Largest constant that is computed from smaller ones, in elements.
+const LARGEST_CONSTANT: usize = 1 << 26;
 
 /// What stands in the way of a node, as the end of a sentence.
 pub(crate) type Result<T> = std::result::Result<T, String>;
@@ -16,62 +40,116 @@ pub(crate) struct Node<'a> {
     pub(crate) inputs: Vec<Option<ValueId>>,
     pub(crate) graph: &'a mut Graph,
     pub(crate) name: &'a str,
+    /// The first attribute that was found to be of another type than its operator documents.
+    pub(crate) fault: RefCell<Option<String>>,
 }
 
 impl Node<'_> {
-    fn attribute(&self, name: &str) -> Option<&proto::Attribute> {
-        self.proto.attribute.iter().find(|a| a.name == name)
+    /// An attribute of type `kind`. One of another type is remembered in `fault`; very old files leave the type out.
+    fn attribute(&self, name: &str, kind: i32) -> Option<&proto::Attribute> {
+        let found = self.proto.attribute.iter().find(|a| a.name == name)?;
+        if found.r#type == kind || found.r#type == 0 {
+            return Some(found);
+        }
+        let known = |kind: i32| {
+            KINDS
+                .get(kind as usize)
+                .copied()
+                .unwrap_or("of another type")
+        };
+        self.blame(format!(
+            "attribute '{name}' is {}, expected {}",
+            known(found.r#type),
+            known(kind)
+        ));
+        None
+    }
+
+    fn blame(&self, message: String) {
+        self.fault.borrow_mut().get_or_insert(message);
     }
 
     /// Whether the node has an attribute.
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.attribute(name).is_some()
+        self.proto.attribute.iter().any(|a| a.name == name)
     }
 
     pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).map_or(default, |a| a.i)
+        self.attribute(name, INT).map_or(default, |a| a.i)
     }
 
     pub(crate) fn float(&self, name: &str, default: f32) -> f64 {
-        f64::from(self.attribute(name).map_or(default, |a| a.f))
+        let x = self.attribute(name, FLOAT).map_or(default, |a| a.f);
+        if x.is_nan() {
+            self.blame(format!("attribute '{name}' is not a number (NaN)"));
+        }
+        x.into()
     }
 
     pub(crate) fn ints(&self, name: &str) -> Option<Vec<i64>> {
-        self.attribute(name).map(|a| a.ints.clone())
+        self.attribute(name, INTS).map(|a| a.ints.clone())
     }
 
     pub(crate) fn string(&self, name: &str, default: &str) -> String {
-        self.attribute(name).map_or_else(
+        self.attribute(name, STRING).map_or_else(
             || default.into(),
             |a| String::from_utf8_lossy(&a.s).into_owned(),
         )
     }
 
     pub(crate) fn tensor(&self, name: &str) -> Result<Option<Tensor>> {
-        let Some(a) = self.attribute(name) else {
+        let Some(a) = self.attribute(name, TENSOR) else {
             return Ok(None);
         };
         let t =
             a.t.as_ref()
                 .ok_or_else(|| format!("attribute '{name}' holds no tensor"))?;
-        tensor::read(t, None)
-            .map(Some)
-            .map_err(|e| format!("attribute '{name}': {e}"))
+        let tensor = tensor::read(t, None).map_err(|e| format!("attribute '{name}': {e}"))?;
+        match tensor::first(&tensor, f64::is_nan) {
+            Some(i) => Err(format!(
+                "attribute '{name}': element {i} is not a number (NaN)"
+            )),
+            None => Ok(Some(tensor)),
+        }
     }
 
     pub(crate) fn floats(&self, name: &str) -> Option<Vec<f32>> {
-        self.attribute(name).map(|a| a.floats.clone())
+        self.attribute(name, FLOATS).map(|a| a.floats.clone())
     }
 
-    /// Extents along spatial axes, each at least 1.
+    /// Extents along spatial axes: 1 to 2^20.
     pub(crate) fn positive(&self, name: &str) -> Result<Option<Vec<usize>>> {
         let Some(list) = self.ints(name) else {
             return Ok(None);
         };
-        let positive = |&x: &i64| usize::try_from(x).ok().filter(|&x| x > 0);
-        let list: Option<Vec<usize>> = list.iter().map(positive).collect();
-        list.map(Some)
-            .ok_or_else(|| format!("attribute '{name}' must hold positive numbers"))
+        let positive = |&x: &i64| {
+            usize::try_from(x)
+                .ok()
+                .filter(|x| (1..=1 << 20).contains(x))
+        };
+        let positives: Option<Vec<usize>> = list.iter().map(positive).collect();
+        positives
+            .map(Some)
+            .ok_or_else(|| format!("attribute '{name}' is {list:?}, expected 1 to 2^20 each"))
+    }
+
+    /// Distances and extents of either sign: −2^30 to 2^30.
+    pub(crate) fn moderate(&self, name: &str) -> Result<Option<Vec<i64>>> {
+        match self.ints(name) {
+            Some(list) if list.iter().any(|x| x.unsigned_abs() > 1 << 30) => Err(format!(
+                "attribute '{name}' is {list:?}, expected -2^30 to 2^30 each"
+            )),
+            list => Ok(list),
+        }
+    }
+
+    /// A count from 1 to 2^20.
+    pub(crate) fn count(&self, name: &str) -> Result<usize> {
+        let given = self.int(name, 0);
+        usize::try_from(given)
+            .ok()
+            .filter(|x| (1..=1 << 20).contains(x))
+            .ok_or_else(|| format!("attribute '{name}' is {given}, expected 1 to 2^20"))
     }
 
     /// A required operand.
@@ -142,11 +220,21 @@ impl Node<'_> {
     /// Appends an operation; evaluates it here where all operands are constant.
     pub(crate) fn push(&mut self, op: impl Into<Op>, operands: &[ValueId]) -> Result<ValueId> {
         let op = op.into();
+        let types: Vec<&Type> = operands.iter().map(|&v| self.graph.ty(v)).collect();
+        let ty = op.infer(&types).map_err(|e| e.to_string())?;
+        tensor::bounded(&ty.shape)?;
         let constants: Option<Vec<Tensor>> = operands
             .iter()
             .map(|&v| self.graph.as_const(v).map(|t| t.as_ref().clone()))
             .collect();
         if let Some(constants) = constants {
+            let given: usize = constants.iter().map(Tensor::len).sum();
+            if ty.elements() > LARGEST_CONSTANT.max(2 * given) {
+                return Err(format!(
+                    "it makes a constant of shape {:?}, which is too large",
+                    ty.shape
+                ));
+            }
             let result = op
                 .eval(&constants.iter().collect::<Vec<_>>())
                 .map_err(|e| e.to_string())?;

@@ -1,11 +1,11 @@
 //! Tensors of a model: typed fields, raw bytes, external files.
 
-use std::path::{Component, Path};
+use std::path::Path;
 
-use bytes::Bytes;
 use lowbit_ir::{DType, Data, Tensor, elements};
 
-use crate::proto;
+use crate::float8::Float8;
+use crate::{external, proto};
 
 /// ONNX's element types, by number.
 pub(crate) mod code {
@@ -23,7 +23,9 @@ pub(crate) mod code {
     pub(crate) const UINT64: i32 = 13;
     pub(crate) const BFLOAT16: i32 = 16;
     pub(crate) const FLOAT8E4M3FN: i32 = 17;
+    pub(crate) const FLOAT8E4M3FNUZ: i32 = 18;
     pub(crate) const FLOAT8E5M2: i32 = 19;
+    pub(crate) const FLOAT8E5M2FNUZ: i32 = 20;
     pub(crate) const UINT4: i32 = 21;
     pub(crate) const INT4: i32 = 22;
 }
@@ -31,9 +33,8 @@ pub(crate) mod code {
 /// The element type of the graph that holds ONNX's: small floats become `f32`, small integers 8 bits.
 pub(crate) fn dtype(onnx: i32) -> Result<DType, String> {
     Ok(match onnx {
-        code::FLOAT | code::FLOAT16 | code::BFLOAT16 | code::FLOAT8E4M3FN | code::FLOAT8E5M2 => {
-            DType::F32
-        }
+        code::FLOAT | code::FLOAT16 | code::BFLOAT16 => DType::F32,
+        code if Float8::of(code).is_some() => DType::F32,
         code::DOUBLE => DType::F64,
         code::BOOL => DType::Bool,
         code::INT8 | code::INT4 => DType::I8,
@@ -54,7 +55,8 @@ pub(crate) fn dtype(onnx: i32) -> Result<DType, String> {
 fn raw_bits(onnx: i32) -> usize {
     match onnx {
         code::UINT4 | code::INT4 => 4,
-        code::BOOL | code::INT8 | code::UINT8 | code::FLOAT8E4M3FN | code::FLOAT8E5M2 => 8,
+        code::BOOL | code::INT8 | code::UINT8 => 8,
+        code if Float8::of(code).is_some() => 8,
         code::FLOAT16 | code::BFLOAT16 | code::INT16 | code::UINT16 => 16,
         code::DOUBLE | code::INT64 | code::UINT64 => 64,
         _ => 32,
@@ -68,9 +70,25 @@ const LARGEST: usize = 1 << 34;
 pub(crate) fn extents(dims: &[i64]) -> Result<Vec<usize>, String> {
     let shape: Result<Vec<usize>, _> = dims.iter().map(|&d| usize::try_from(d)).collect();
     let shape = shape.map_err(|_| format!("dimensions {dims:?} have a negative extent"))?;
-    match elements(&shape) {
-        Some(n) if n <= LARGEST => Ok(shape),
-        _ => Err(format!("dimensions {dims:?} are too large")),
+    bounded(&shape)?;
+    Ok(shape)
+}
+
+/// Refuses shapes that are too large, empty ones as if their extents of 0 were 1, so that no product of extents overflows.
+pub(crate) fn bounded(shape: &[usize]) -> Result<(), String> {
+    let filled: Vec<usize> = shape.iter().map(|&d| d.max(1)).collect();
+    match elements(&filled) {
+        Some(n) if n <= LARGEST => Ok(()),
+        _ => Err(format!("dimensions {shape:?} are too large")),
+    }
+}
+
+/// The first element of a float tensor that a test holds for.
+pub(crate) fn first(tensor: &Tensor, test: fn(f64) -> bool) -> Option<usize> {
+    match tensor.data() {
+        Data::F32(v) => v.iter().position(|&x| test(x.into())),
+        Data::F64(v) => v.iter().position(|&x| test(x)),
+        _ => None,
     }
 }
 
@@ -80,7 +98,7 @@ pub(crate) fn read(t: &proto::Tensor, folder: Option<&Path>) -> Result<Tensor, S
     let count: usize = shape.iter().product();
     dtype(t.data_type)?;
     let raw = if t.data_location == 1 {
-        Some(external(t, folder)?)
+        Some(external::read(t, folder)?)
     } else {
         t.raw_data.clone()
     };
@@ -95,20 +113,7 @@ pub(crate) fn read(t: &proto::Tensor, folder: Option<&Path>) -> Result<Tensor, S
             t.dims
         ));
     }
-    check_finite(&data)?;
     Ok(Tensor::from_data(shape, data))
-}
-
-fn check_finite(data: &Data) -> Result<(), String> {
-    let bad = match data {
-        Data::F32(v) => v.iter().position(|x| x.is_nan()),
-        Data::F64(v) => v.iter().position(|x| x.is_nan()),
-        _ => None,
-    };
-    match bad {
-        Some(i) => Err(format!("element {i} is not a number (NaN)")),
-        None => Ok(()),
-    }
 }
 
 fn from_raw(onnx: i32, count: usize, raw: &[u8]) -> Result<Data, String> {
@@ -136,7 +141,7 @@ fn from_raw(onnx: i32, count: usize, raw: &[u8]) -> Result<Data, String> {
         )
     };
     let nibble = |i: usize| {
-        if i % 2 == 0 {
+        if i.is_multiple_of(2) {
             raw[i / 2] & 15
         } else {
             raw[i / 2] >> 4
@@ -156,43 +161,20 @@ fn from_raw(onnx: i32, count: usize, raw: &[u8]) -> Result<Data, String> {
         code::BOOL => Data::Bool(raw.iter().map(|&b| b != 0).collect()),
         code::FLOAT16 => half(|x| half::f16::from_bits(x).to_f32()),
         code::BFLOAT16 => half(|x| half::bf16::from_bits(x).to_f32()),
-        code::FLOAT8E4M3FN => Data::F32(raw.iter().map(|&x| float8(x, 4)).collect()),
-        code::FLOAT8E5M2 => Data::F32(raw.iter().map(|&x| float8(x, 5)).collect()),
         code::UINT4 => Data::U8((0..count).map(nibble).collect()),
         code::INT4 => Data::I8((0..count).map(|i| ((nibble(i) << 4) as i8) >> 4).collect()),
-        other => return Err(format!("element type {other} is not supported")),
+        other => {
+            let format = Float8::of(other).expect("the caller has checked the type");
+            Data::F32(raw.iter().map(|&x| format.decode(x)).collect())
+        }
     })
-}
-
-/// An 8-bit float with `exponent` bits of exponent: E4M3FN has no infinity, E5M2 is as IEEE.
-fn float8(x: u8, exponent: u32) -> f32 {
-    let mantissa_bits = 7 - exponent;
-    let sign = if x & 0x80 == 0 { 1.0 } else { -1.0 };
-    let e = i32::from((x & 0x7f) >> mantissa_bits);
-    let m = f32::from(x & ((1 << mantissa_bits) - 1));
-    let unit = f32::from(1u8 << mantissa_bits);
-    let bias = (1 << (exponent - 1)) - 1;
-    let top = (1 << exponent) - 1;
-    if exponent == 4 && x & 0x7f == 0x7f {
-        return f32::NAN;
-    }
-    if exponent == 5 && e == top {
-        return if m == 0.0 {
-            sign * f32::INFINITY
-        } else {
-            f32::NAN
-        };
-    }
-    if e == 0 {
-        sign * m / unit * 2f32.powi(1 - bias)
-    } else {
-        sign * (1.0 + m / unit) * 2f32.powi(e - bias)
-    }
 }
 
 fn from_fields(t: &proto::Tensor, count: usize) -> Result<Data, String> {
     let ints = || t.int32_data.iter();
     let bits = |f: fn(u16) -> f32| Data::F32(ints().map(|&x| f(x as u16)).collect());
+    let whole = t.int32_data.len() == count.div_ceil(2);
+    let nibbles = if whole { count } else { 2 * t.int32_data.len() };
     let packed =
         |i: usize| (t.int32_data.get(i / 2).copied().unwrap_or(0) >> (i % 2 * 4)) as u8 & 15;
     Ok(match t.data_type {
@@ -209,79 +191,23 @@ fn from_fields(t: &proto::Tensor, count: usize) -> Result<Data, String> {
         code::BOOL => Data::Bool(ints().map(|&x| x != 0).collect()),
         code::FLOAT16 => bits(|x| half::f16::from_bits(x).to_f32()),
         code::BFLOAT16 => bits(|x| half::bf16::from_bits(x).to_f32()),
-        code::FLOAT8E4M3FN => Data::F32(ints().map(|&x| float8(x as u8, 4)).collect()),
-        code::FLOAT8E5M2 => Data::F32(ints().map(|&x| float8(x as u8, 5)).collect()),
-        code::UINT4 => Data::U8((0..count.min(2 * t.int32_data.len())).map(packed).collect()),
+        code::UINT4 => Data::U8((0..nibbles).map(packed).collect()),
         code::INT4 => {
             let signed = |i| ((packed(i) << 4) as i8) >> 4;
-            Data::I8((0..count.min(2 * t.int32_data.len())).map(signed).collect())
+            Data::I8((0..nibbles).map(signed).collect())
         }
-        other => return Err(format!("element type {other} is not supported")),
+        other => {
+            let format = Float8::of(other).expect("the caller has checked the type");
+            Data::F32(ints().map(|&x| format.decode(x as u8)).collect())
+        }
     })
-}
-
-/// Bytes of a tensor that lie in a file of their own, which must be inside the model's folder.
-fn external(t: &proto::Tensor, folder: Option<&Path>) -> Result<Bytes, String> {
-    let entry = |key: &str| {
-        t.external_data
-            .iter()
-            .find(|e| e.key == key)
-            .map(|e| e.value.as_str())
-    };
-    let location = entry("location").ok_or("its external data names no file")?;
-    let folder = folder.ok_or("its data is external, but the model was not read from a folder")?;
-    let relative = Path::new(location);
-    let inside = relative
-        .components()
-        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    let path = folder.join(relative);
-    let real = |p: &Path| {
-        p.canonicalize()
-            .map_err(|e| format!("its external data {} cannot be read: {e}", p.display()))
-    };
-    if !inside || !real(&path)?.starts_with(real(folder)?) {
-        return Err(format!(
-            "its external data '{location}' lies outside the model's folder"
-        ));
-    }
-    let number = |key: &str| {
-        entry(key)
-            .map(|v| {
-                v.parse::<usize>()
-                    .map_err(|_| format!("its external {key} '{v}' is no number"))
-            })
-            .transpose()
-    };
-    let bytes = std::fs::read(&path)
-        .map_err(|e| format!("its external data {} cannot be read: {e}", path.display()))?;
-    let start = number("offset")?.unwrap_or(0);
-    let end = match number("length")? {
-        Some(length) => start
-            .checked_add(length)
-            .ok_or("its external data has no such range")?,
-        None => bytes.len(),
-    };
-    if start > end || end > bytes.len() {
-        return Err(format!(
-            "its external data '{location}' has {} bytes, {start}..{end} was asked for",
-            bytes.len()
-        ));
-    }
-    Ok(Bytes::from(bytes).slice(start..end))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bytes::Bytes;
 
-    #[test]
-    fn small_floats() {
-        assert_eq!(float8(0x38, 4), 1.0);
-        assert_eq!(float8(0x7e, 4), 448.0);
-        assert_eq!(float8(0x01, 4), 2f32.powi(-9));
-        assert_eq!(float8(0xbc, 5), -1.0);
-        assert!(float8(0x7c, 5).is_infinite());
-    }
+    use super::*;
 
     #[test]
     fn raw_data_of_the_wrong_length_is_refused() {
@@ -299,5 +225,6 @@ mod tests {
         assert!(extents(&[1 << 62]).is_err());
         assert!(extents(&[-1]).is_err());
         assert!(extents(&[1 << 33, 1 << 33]).is_err());
+        assert!(extents(&[0, 1 << 40, 1 << 40]).is_err());
     }
 }

@@ -44,9 +44,8 @@ impl BinaryFn {
             Self::Sub => x - y,
             Self::Mul => x * y,
             Self::Div => x / y,
-            // NaN wins
-            Self::Max => if x > y || x != x { x } else { y },
-            Self::Min => if x < y || x != x { x } else { y },
+            Self::Max => x.largest(y),
+            Self::Min => x.smallest(y),
             Self::Pow => x.binary(y, libm::powf, libm::pow),
             _ => unreachable!("comparisons have a body of their own"),
         }
@@ -57,7 +56,9 @@ impl BinaryFn {
             Self::Add => x.wrapping_add(y),
             Self::Sub => x.wrapping_sub(y),
             Self::Mul => x.wrapping_mul(y),
-            Self::Div => x.checked_div(y).ok_or_else(|| OpError::Value("an integer is divided by zero".into()))?,
+            Self::Div => x
+                .checked_div(y)
+                .ok_or_else(|| OpError::Value("an integer is divided by zero".into()))?,
             Self::Max => x.max(y),
             Self::Min => x.min(y),
             Self::Pow => libm::pow(x as f64, y as f64) as i64,
@@ -89,17 +90,35 @@ impl Operation for Binary {
     fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
         arity(inputs, 2..=2, "2")?;
         if inputs[0].dtype != inputs[1].dtype {
-            return Err(OpError::shape(format!("operands of one element type, found {} and {}", inputs[0], inputs[1])));
+            return Err(OpError::shape(format!(
+                "operands of one element type, found {} and {}",
+                inputs[0], inputs[1]
+            )));
         }
         let found = inputs[0].dtype;
         if self.0.is_logic() != (found == DType::Bool) && self.0 != BinaryFn::Equal {
-            let expected = if self.0.is_logic() { "bool" } else { "a number" };
-            return Err(OpError::DType { operand: 0, expected, found });
+            let expected = if self.0.is_logic() {
+                "bool"
+            } else {
+                "a number"
+            };
+            return Err(OpError::DType {
+                operand: 0,
+                expected,
+                found,
+            });
         }
         let shape = broadcast_shapes(&inputs[0].shape, &inputs[1].shape).ok_or_else(|| {
             OpError::shape(format!("{} and {} do not broadcast", inputs[0], inputs[1]))
         })?;
-        checked(if self.0.compares() { DType::Bool } else { found }, shape)
+        checked(
+            if self.0.compares() {
+                DType::Bool
+            } else {
+                found
+            },
+            shape,
+        )
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
@@ -113,7 +132,10 @@ impl Operation for Binary {
         }
         if self.0.is_logic() {
             let (x, y) = (a.as_slice::<bool>(), b.as_slice::<bool>());
-            return Ok(Tensor::new(shape.clone(), zipped(x, a, y, b, &shape, |&x, &y| self.0.logic(x, y))));
+            return Ok(Tensor::new(
+                shape.clone(),
+                zipped(x, a, y, b, &shape, |&x, &y| self.0.logic(x, y)),
+            ));
         }
         with_float!(a, S => {
             let (x, y) = (a.as_slice::<S>(), b.as_slice::<S>());
@@ -133,7 +155,14 @@ fn same<'a, T: Element>(_: &[T], b: &'a Tensor) -> &'a [T] {
     b.as_slice()
 }
 
-fn zipped<T, R>(x: &[T], a: &Tensor, y: &[T], b: &Tensor, shape: &[usize], f: impl Fn(&T, &T) -> R) -> Vec<R> {
+fn zipped<T, R>(
+    x: &[T],
+    a: &Tensor,
+    y: &[T],
+    b: &Tensor,
+    shape: &[usize],
+    f: impl Fn(&T, &T) -> R,
+) -> Vec<R> {
     if a.shape() == b.shape() {
         return x.iter().zip(y).map(|(x, y)| f(x, y)).collect();
     }
@@ -141,9 +170,14 @@ fn zipped<T, R>(x: &[T], a: &Tensor, y: &[T], b: &Tensor, shape: &[usize], f: im
         return x.iter().map(|x| f(x, &y[0])).collect();
     }
     if a.shape() == shape && shape.ends_with(b.shape()) && !y.is_empty() {
-        return x.chunks_exact(y.len()).flat_map(|row| row.iter().zip(y)).map(|(x, y)| f(x, y)).collect();
+        return x
+            .chunks_exact(y.len())
+            .flat_map(|row| row.iter().zip(y))
+            .map(|(x, y)| f(x, y))
+            .collect();
     }
     let strides = [a, b].map(|t| broadcast_strides(t.shape(), shape));
-    let positions = Positions::new(shape, &strides[0], 0).zip(Positions::new(shape, &strides[1], 0));
+    let positions =
+        Positions::new(shape, &strides[0], 0).zip(Positions::new(shape, &strides[1], 0));
     positions.map(|(i, j)| f(&x[i], &y[j])).collect()
 }

@@ -18,7 +18,10 @@ impl Operation for Broadcast {
     fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
         arity(inputs, 1..=1, "1")?;
         if broadcast_shapes(&inputs[0].shape, &self.shape).as_ref() != Some(&self.shape) {
-            return Err(OpError::shape(format!("{} does not broadcast to {:?}", inputs[0], self.shape)));
+            return Err(OpError::shape(format!(
+                "{} does not broadcast to {:?}",
+                inputs[0], self.shape
+            )));
         }
         checked(inputs[0].dtype, self.shape.clone())
     }

@@ -30,7 +30,9 @@ impl Operation for Cast {
             return Ok(Tensor::from_f64(self.to, shape, x.to_f64()));
         }
         if !x.dtype().is_float() {
-            let wide = x.to_i64().ok_or_else(|| OpError::Value("an integer beyond 2^63".into()))?;
+            let wide = x
+                .to_i64()
+                .ok_or_else(|| OpError::Value("an integer beyond 2^63".into()))?;
             return Ok(Tensor::from_i64(self.to, shape, wide));
         }
         let wide = x.to_f64().into_iter();

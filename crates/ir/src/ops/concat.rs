@@ -26,7 +26,10 @@ impl Operation for Concat {
                 && ty.rank() == first.rank()
                 && (0..ty.rank()).all(|a| a == self.axis || ty.shape[a] == first.shape[a]);
             if !fits {
-                return Err(OpError::shape(format!("{first} and {ty} cannot be joined along axis {}", self.axis)));
+                return Err(OpError::shape(format!(
+                    "{first} and {ty} cannot be joined along axis {}",
+                    self.axis
+                )));
             }
             shape[self.axis] = shape[self.axis].saturating_add(ty.shape[self.axis]);
         }

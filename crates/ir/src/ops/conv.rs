@@ -24,22 +24,38 @@ impl Conv {
     /// Height and width of the result, or `None` where the kernel does not fit.
     pub fn output_size(&self, size: [usize; 2], kernel: [usize; 2]) -> Option<[usize; 2]> {
         let extent = |i: usize| {
-            let padded = size[i].checked_add(self.pad[i][0])?.checked_add(self.pad[i][1])?;
-            let reach = self.dilation[i].checked_mul(kernel[i].checked_sub(1)?)?.checked_add(1)?;
-            padded.checked_sub(reach)?.checked_div(self.stride[i])?.checked_add(1)
+            let padded = size[i]
+                .checked_add(self.pad[i][0])?
+                .checked_add(self.pad[i][1])?;
+            let reach = self.dilation[i]
+                .checked_mul(kernel[i].checked_sub(1)?)?
+                .checked_add(1)?;
+            padded
+                .checked_sub(reach)?
+                .checked_div(self.stride[i])?
+                .checked_add(1)
         };
         Some([extent(0)?, extent(1)?])
     }
 
     fn body<S: Scalar>(&self, inputs: &[&Tensor], shape: &[usize]) -> Tensor {
         let (x, w) = (inputs[0].as_slice::<S>(), inputs[1].as_slice::<S>());
-        let (&[_, height, width, c], &[o, kh, kw, cg]) = (inputs[0].shape(), inputs[1].shape()) else {
+        let (&[_, height, width, c], &[o, kh, kw, cg]) = (inputs[0].shape(), inputs[1].shape())
+        else {
             unreachable!("infer has checked the ranks");
         };
-        let geometry = Geometry { op: self, size: [height, width, c], kernel: [kh, kw], out: [shape[1], shape[2]] };
+        let geometry = Geometry {
+            op: self,
+            size: [height, width, c],
+            kernel: [kh, kw],
+            out: [shape[1], shape[2]],
+        };
         let mut y = vec![S::ZERO; shape.iter().product()];
         let image = (height * width * c).max(1);
-        for (x, y) in x.chunks_exact(image).zip(y.chunks_exact_mut((shape[1] * shape[2] * o).max(1))) {
+        for (x, y) in x
+            .chunks_exact(image)
+            .zip(y.chunks_exact_mut((shape[1] * shape[2] * o).max(1)))
+        {
             if cg == 1 && o == c {
                 geometry.depthwise(x, w, y);
             } else {
@@ -68,7 +84,8 @@ impl Geometry<'_> {
     fn source(&self, at: [usize; 2], tap: [usize; 2]) -> Option<usize> {
         let place = |i: usize| {
             let p = at[i] * self.op.stride[i] + tap[i] * self.op.dilation[i];
-            p.checked_sub(self.op.pad[i][0]).filter(|&p| p < self.size[i])
+            p.checked_sub(self.op.pad[i][0])
+                .filter(|&p| p < self.size[i])
         };
         Some((place(0)? * self.size[1] + place(1)?) * self.size[2])
     }
@@ -80,7 +97,9 @@ impl Geometry<'_> {
         for (pixel, out) in y.chunks_exact_mut(c.max(1)).enumerate() {
             let at = [pixel / self.out[1], pixel % self.out[1]];
             for t in 0..taps {
-                let Some(from) = self.source(at, [t / self.kernel[1], t % self.kernel[1]]) else { continue };
+                let Some(from) = self.source(at, [t / self.kernel[1], t % self.kernel[1]]) else {
+                    continue;
+                };
                 let (x, w) = (&x[from..][..c], &by_tap[t * c..][..c]);
                 for ((y, &x), &w) in out.iter_mut().zip(x).zip(w) {
                     *y += x * w;
@@ -93,7 +112,8 @@ impl Geometry<'_> {
         let (groups, k) = (self.op.groups, self.kernel[0] * self.kernel[1] * cg);
         let per_group = o / groups;
         let pixels = self.out[0] * self.out[1];
-        let pointwise = self.kernel == [1, 1] && self.op.stride == [1, 1] && self.op.pad == [[0, 0]; 2];
+        let pointwise =
+            self.kernel == [1, 1] && self.op.stride == [1, 1] && self.op.pad == [[0, 0]; 2];
         if groups == 1 && pointwise {
             return product_transposed(x, w, y, [pixels, o, k]);
         }
@@ -106,7 +126,10 @@ impl Geometry<'_> {
                 for (i, patch) in patches[..rows * k].chunks_exact_mut(k.max(1)).enumerate() {
                     self.patch(x, first + i, g * cg, cg, patch);
                 }
-                let (w, part) = (&w[g * per_group * k..][..per_group * k], &mut part[..rows * per_group]);
+                let (w, part) = (
+                    &w[g * per_group * k..][..per_group * k],
+                    &mut part[..rows * per_group],
+                );
                 product_transposed(&patches[..rows * k], w, part, [rows, per_group, k]);
                 for (i, row) in part.chunks_exact(per_group.max(1)).enumerate() {
                     y[(first + i) * o + g * per_group..][..per_group].copy_from_slice(row);
@@ -137,11 +160,16 @@ impl Operation for Conv {
         arity(inputs, 2..=3, "2 or 3")?;
         floats(inputs)?;
         let (&[n, h, w, c], &[o, kh, kw, cg]) = (&inputs[0].shape[..], &inputs[1].shape[..]) else {
-            return Err(OpError::shape(format!("expected four axes each, found {} and {}", inputs[0], inputs[1])));
+            return Err(OpError::shape(format!(
+                "expected four axes each, found {} and {}",
+                inputs[0], inputs[1]
+            )));
         };
         let positive = self.stride.iter().chain(&self.dilation).all(|&s| s > 0);
         if !positive || self.groups == 0 {
-            return Err(OpError::shape("strides, dilations and groups must be at least 1"));
+            return Err(OpError::shape(
+                "strides, dilations and groups must be at least 1",
+            ));
         }
         if cg.checked_mul(self.groups) != Some(c) || o % self.groups != 0 {
             return Err(OpError::shape(format!(
@@ -150,10 +178,13 @@ impl Operation for Conv {
             )));
         }
         if let Some(bias) = inputs.get(2).filter(|b| b.shape != [o]) {
-            return Err(OpError::shape(format!("the bias is {bias}, expected {o} elements")));
+            return Err(OpError::shape(format!(
+                "the bias is {bias}, expected {o} elements"
+            )));
         }
         let size = self.output_size([h, w], [kh, kw]);
-        let [oh, ow] = size.ok_or_else(|| OpError::shape(format!("a {kh}×{kw} kernel does not fit {h}×{w}")))?;
+        let [oh, ow] =
+            size.ok_or_else(|| OpError::shape(format!("a {kh}×{kw} kernel does not fit {h}×{w}")))?;
         checked(inputs[0].dtype, vec![n, oh, ow, o])
     }
 

@@ -19,10 +19,17 @@ impl Operation for Gather {
     fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
         arity(inputs, 2..=2, "2")?;
         if !matches!(inputs[1].dtype, DType::I32 | DType::I64) {
-            return Err(OpError::DType { operand: 1, expected: "i32 or i64", found: inputs[1].dtype });
+            return Err(OpError::DType {
+                operand: 1,
+                expected: "i32 or i64",
+                found: inputs[1].dtype,
+            });
         }
         if self.axis >= inputs[0].rank() {
-            return Err(OpError::shape(format!("{} has no axis {}", inputs[0], self.axis)));
+            return Err(OpError::shape(format!(
+                "{} has no axis {}",
+                inputs[0], self.axis
+            )));
         }
         let mut shape = inputs[0].shape.clone();
         shape.splice(self.axis..=self.axis, inputs[1].shape.iter().copied());
@@ -32,13 +39,19 @@ impl Operation for Gather {
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let shape = infer_of(self, inputs)?.shape;
         let own = inputs[0].shape();
-        let (extent, inner) = (own[self.axis], own[self.axis + 1..].iter().product::<usize>());
+        let (extent, inner) = (
+            own[self.axis],
+            own[self.axis + 1..].iter().product::<usize>(),
+        );
         let outer: usize = own[..self.axis].iter().product();
         let indices = inputs[1].to_i64().expect("infer has checked the type");
-        let indices: Result<Vec<usize>, OpError> = indices.iter().map(|&i| index(i, extent)).collect();
+        let indices: Result<Vec<usize>, OpError> =
+            indices.iter().map(|&i| index(i, extent)).collect();
         let indices = indices?;
         let positions = (0..outer).flat_map(|o| {
-            indices.iter().flat_map(move |i| (0..inner).map(move |k| (o * extent + i) * inner + k))
+            indices
+                .iter()
+                .flat_map(move |i| (0..inner).map(move |k| (o * extent + i) * inner + k))
         });
         Ok(pick(inputs[0], &shape, positions))
     }

@@ -56,8 +56,12 @@ impl IntConv {
     /// Height and width of the result for an operand of height and width `size` and a kernel `kernel`.
     pub fn output_size(&self, size: [usize; 2], kernel: [usize; 2]) -> Option<[usize; 2]> {
         let extent = |i: usize| {
-            let padded = size[i].checked_add(self.pad[i][0])?.checked_add(self.pad[i][1])?;
-            let reach = self.dilation[i].checked_mul(kernel[i].checked_sub(1)?)?.checked_add(1)?;
+            let padded = size[i]
+                .checked_add(self.pad[i][0])?
+                .checked_add(self.pad[i][1])?;
+            let reach = self.dilation[i]
+                .checked_mul(kernel[i].checked_sub(1)?)?
+                .checked_add(1)?;
             Some(padded.checked_sub(reach)? / self.stride[i].max(1) + 1)
         };
         Some([extent(0)?, extent(1)?])
@@ -68,7 +72,10 @@ impl IntConv {
         let vector = |i: usize, dtype: DType| {
             let ok = inputs[i].dtype == dtype && inputs[i].shape == channels;
             ok.then_some(()).ok_or_else(|| {
-                OpError::shape(format!("operand {i} is {}, expected {dtype}{channels:?}", inputs[i]))
+                OpError::shape(format!(
+                    "operand {i} is {}, expected {dtype}{channels:?}",
+                    inputs[i]
+                ))
             })
         };
         vector(2, DType::I32)?;
@@ -85,7 +92,10 @@ impl IntConv {
                 vector(3, DType::I32)?;
                 let fits = inputs[4].dtype == DType::U8 && inputs[4].shape == result;
                 fits.then_some(()).ok_or_else(|| {
-                    OpError::shape(format!("the residual is {}, expected u8{result:?}", inputs[4]))
+                    OpError::shape(format!(
+                        "the residual is {}, expected u8{result:?}",
+                        inputs[4]
+                    ))
                 })
             }
         }
@@ -101,7 +111,11 @@ impl Operation for IntConv {
         self.out.check()?;
         for (operand, dtype, expected) in [(0, DType::U8, "u8"), (1, DType::I8, "i8")] {
             if inputs[operand].dtype != dtype {
-                return Err(OpError::DType { operand, expected, found: inputs[operand].dtype });
+                return Err(OpError::DType {
+                    operand,
+                    expected,
+                    found: inputs[operand].dtype,
+                });
             }
         }
         let (&[n, h, w, c], &[o, kh, kw, cg]) = (&inputs[0].shape[..], &inputs[1].shape[..]) else {
@@ -165,25 +179,45 @@ impl IntConv {
     /// # Panics
     /// When x is not of the documented type.
     pub fn tap_sums(&self, x: &Tensor, kernel: [usize; 2]) -> (Vec<i64>, i64) {
-        let &[n, height, width, c] = x.shape() else { panic!("x has four axes") };
-        let [oh, ow] = self.output_size([height, width], kernel).expect("infer has checked it");
+        let &[n, height, width, c] = x.shape() else {
+            panic!("x has four axes")
+        };
+        let [oh, ow] = self
+            .output_size([height, width], kernel)
+            .expect("infer has checked it");
         let mut patch = vec![0i16; kernel[0] * kernel[1] * c];
         let mut sums = vec![0i64; patch.len()];
         let codes = x.as_slice::<u8>();
         for p in 0..n * oh * ow {
             let image = &codes[p / (oh * ow) * height * width * c..];
-            self.gather([height, width, c], kernel, image, [p / ow % oh, p % ow], &mut patch);
-            sums.iter_mut().zip(&patch).for_each(|(s, &p)| *s += i64::from(p));
+            self.gather(
+                [height, width, c],
+                kernel,
+                image,
+                [p / ow % oh, p % ow],
+                &mut patch,
+            );
+            sums.iter_mut()
+                .zip(&patch)
+                .for_each(|(s, &p)| *s += i64::from(p));
         }
         (sums, (n * oh * ow) as i64)
     }
 
-    fn gather(&self, x: [usize; 3], k: [usize; 2], codes: &[u8], at: [usize; 2], patch: &mut [i16]) {
+    fn gather(
+        &self,
+        x: [usize; 3],
+        k: [usize; 2],
+        codes: &[u8],
+        at: [usize; 2],
+        patch: &mut [i16],
+    ) {
         let [height, width, c] = x;
         for ky in 0..k[0] {
             let y = (at[0] * self.stride[0] + ky * self.dilation[0]).checked_sub(self.pad[0][0]);
             for kx in 0..k[1] {
-                let x = (at[1] * self.stride[1] + kx * self.dilation[1]).checked_sub(self.pad[1][0]);
+                let x =
+                    (at[1] * self.stride[1] + kx * self.dilation[1]).checked_sub(self.pad[1][0]);
                 let tap = &mut patch[(ky * k[1] + kx) * c..][..c];
                 match (y, x) {
                     (Some(y), Some(x)) if y < height && x < width => {
@@ -210,7 +244,11 @@ impl IntConv {
             };
             for (i, acc) in out[g * per_group..][..per_group].iter_mut().enumerate() {
                 let w = &weights[(g * per_group + i) * taps * cg..][..taps * cg];
-                *acc = row.iter().zip(w).map(|(&a, &b)| i32::from(a) * i32::from(b)).sum();
+                *acc = row
+                    .iter()
+                    .zip(w)
+                    .map(|(&a, &b)| i32::from(a) * i32::from(b))
+                    .sum();
             }
         }
     }
@@ -224,7 +262,9 @@ impl IntConv {
         let (lo, hi, o) = (self.out.lo, self.out.hi, b.len());
         match self.epilogue {
             Epilogue::Accumulator => {
-                acc.iter_mut().enumerate().for_each(|(i, a)| *a = (*a + b[i % o]).clamp(lo, hi));
+                acc.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, a)| *a = (*a + b[i % o]).clamp(lo, hi));
             }
             Epilogue::High => {
                 let m = inputs[3].as_slice::<i32>();
@@ -285,9 +325,15 @@ mod tests {
 
     fn operands(groups: usize) -> (Tensor, Tensor, Tensor) {
         let x = (0..2 * 5 * 6 * 4).map(|i| (i * 37 % 251) as u8).collect();
-        let w = (0..8 * 3 * 2 * (4 / groups)).map(|i| (i * 53 % 255) as u8 as i8).collect();
+        let w = (0..8 * 3 * 2 * (4 / groups))
+            .map(|i| (i * 53 % 255) as u8 as i8)
+            .collect();
         let b = (0..8).map(|i| i * 100 - 300).collect::<Vec<i32>>();
-        (Tensor::new([2, 5, 6, 4], x), Tensor::new([8, 3, 2, 4 / groups], w), Tensor::new([8], b))
+        (
+            Tensor::new([2, 5, 6, 4], x),
+            Tensor::new([8, 3, 2, 4 / groups], w),
+            Tensor::new([8], b),
+        )
     }
 
     fn naive(op: &IntConv, x: &Tensor, w: &Tensor, b: &Tensor, at: [usize; 4]) -> i32 {
@@ -295,7 +341,9 @@ mod tests {
         let cg = w.shape()[3];
         let group = at[3] / (8 / op.groups);
         let mut acc = b.as_slice::<i32>()[at[3]];
-        for (ky, kx, ci) in (0..3).flat_map(|a| (0..2).flat_map(move |b| (0..cg).map(move |c| (a, b, c)))) {
+        for (ky, kx, ci) in
+            (0..3).flat_map(|a| (0..2).flat_map(move |b| (0..cg).map(move |c| (a, b, c))))
+        {
             let y = (at[1] * 2 + ky) as isize - 1;
             let column = (at[2] + kx * 2) as isize - 2;
             let inside = (0..5).contains(&y) && (0..6).contains(&column);
@@ -315,11 +363,17 @@ mod tests {
             let (x, w, b) = operands(groups);
             let op = conv(groups, Epilogue::Accumulator, Codes::I32);
             let y = op.eval(&[&x, &w, &b]).unwrap();
-            let &[n, oh, ow, o] = y.shape() else { panic!("four axes") };
+            let &[n, oh, ow, o] = y.shape() else {
+                panic!("four axes")
+            };
             for i in 0..y.len() {
                 let at = [i / (oh * ow * o), i / (ow * o) % oh, i / o % ow, i % o];
                 assert!(at[0] < n);
-                assert_eq!(y.as_slice::<i32>()[i], naive(&op, &x, &w, &b, at), "{groups} {at:?}");
+                assert_eq!(
+                    y.as_slice::<i32>()[i],
+                    naive(&op, &x, &w, &b, at),
+                    "{groups} {at:?}"
+                );
             }
         }
     }

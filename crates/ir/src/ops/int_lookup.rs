@@ -14,13 +14,24 @@ impl Operation for IntLookup {
     fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
         arity(inputs, 2..=2, "2")?;
         if inputs[0].dtype != DType::U8 {
-            return Err(OpError::DType { operand: 0, expected: "u8", found: inputs[0].dtype });
+            return Err(OpError::DType {
+                operand: 0,
+                expected: "u8",
+                found: inputs[0].dtype,
+            });
         }
         if !matches!(inputs[1].dtype, DType::U8 | DType::I16) {
-            return Err(OpError::DType { operand: 1, expected: "u8 or i16", found: inputs[1].dtype });
+            return Err(OpError::DType {
+                operand: 1,
+                expected: "u8 or i16",
+                found: inputs[1].dtype,
+            });
         }
         if inputs[1].shape != [256] {
-            return Err(OpError::shape(format!("the table is {}, expected 256 entries", inputs[1])));
+            return Err(OpError::shape(format!(
+                "the table is {}, expected 256 entries",
+                inputs[1]
+            )));
         }
         Ok(Type::new(inputs[1].dtype, inputs[0].shape.clone()))
     }
@@ -45,6 +56,9 @@ mod tests {
     fn looks_up() {
         let table = Tensor::new([256], (0..256).map(|i| (255 - i) as u8).collect());
         let x = Tensor::new([2], vec![0u8, 200]);
-        assert_eq!(IntLookup.eval(&[&x, &table]).unwrap().as_slice::<u8>(), [255, 55]);
+        assert_eq!(
+            IntLookup.eval(&[&x, &table]).unwrap().as_slice::<u8>(),
+            [255, 55]
+        );
     }
 }

@@ -27,7 +27,11 @@ impl Operation for IntMatMul {
         self.out.check()?;
         for (operand, ty) in inputs.iter().enumerate() {
             if ty.dtype != DType::U8 {
-                return Err(OpError::DType { operand, expected: "u8", found: ty.dtype });
+                return Err(OpError::DType {
+                    operand,
+                    expected: "u8",
+                    found: ty.dtype,
+                });
             }
         }
         let misfit = || OpError::shape(format!("{} and {} do not fit", inputs[0], inputs[1]));
@@ -38,7 +42,9 @@ impl Operation for IntMatMul {
         let (Some((&m, batch_a)), Some((&n, batch_b))) = (fa.split_last(), fb.split_last()) else {
             return Err(misfit());
         };
-        let mut shape = broadcast_shapes(batch_a, batch_b).filter(|_| ka == kb).ok_or_else(misfit)?;
+        let mut shape = broadcast_shapes(batch_a, batch_b)
+            .filter(|_| ka == kb)
+            .ok_or_else(misfit)?;
         shape.extend([m, n]);
         Ok(Type::new(self.out.dtype, shape))
     }
@@ -47,7 +53,13 @@ impl Operation for IntMatMul {
         let types = [inputs[0].ty(), inputs[1].ty()];
         let ty = self.infer(&[&types[0], &types[1]])?;
         let [a, b] = [0, 1].map(|i| self.centred(inputs[i], i));
-        let (rank, k) = (ty.rank(), *inputs[0].shape().last().expect("infer has checked the rank"));
+        let (rank, k) = (
+            ty.rank(),
+            *inputs[0]
+                .shape()
+                .last()
+                .expect("infer has checked the rank"),
+        );
         let (m, n) = (ty.shape[rank - 2], ty.shape[rank - 1]);
         let batches = &ty.shape[..rank - 2];
         let mut codes = Vec::with_capacity(ty.elements());
@@ -68,7 +80,11 @@ impl Operation for IntMatMul {
 impl IntMatMul {
     fn centred(&self, tensor: &Tensor, operand: usize) -> Vec<i16> {
         let zero = i16::from(self.zero_points[operand]);
-        tensor.as_slice::<u8>().iter().map(|&x| i16::from(x) - zero).collect()
+        tensor
+            .as_slice::<u8>()
+            .iter()
+            .map(|&x| i16::from(x) - zero)
+            .collect()
     }
 }
 
@@ -96,7 +112,11 @@ mod tests {
     fn broadcasts_batches_and_centres_both_operands() {
         let op = IntMatMul {
             zero_points: [3, 5],
-            rescale: Rescale::Exact { m: 1 << 30, c: 30, zero_point: 0 },
+            rescale: Rescale::Exact {
+                m: 1 << 30,
+                c: 30,
+                zero_point: 0,
+            },
             out: Codes::I32,
         };
         let a = Tensor::new([2, 1, 2], vec![4u8, 5, 6, 7]);

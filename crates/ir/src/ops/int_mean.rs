@@ -38,14 +38,22 @@ impl Operation for IntMean {
         arity(inputs, 1..=1, "1")?;
         self.out.check()?;
         if inputs[0].dtype != DType::U8 {
-            return Err(OpError::DType { operand: 0, expected: "u8", found: inputs[0].dtype });
+            return Err(OpError::DType {
+                operand: 0,
+                expected: "u8",
+                found: inputs[0].dtype,
+            });
         }
         let shape = self.pool.result_shape(&inputs[0].shape)?;
         for y in 0..shape[1] {
             for x in 0..shape[2] {
-                let taps = self.pool.counted([inputs[0].shape[1], inputs[0].shape[2]], [y, x]);
+                let taps = self
+                    .pool
+                    .counted([inputs[0].shape[1], inputs[0].shape[2]], [y, x]);
                 if self.scale(taps).is_none() {
-                    return Err(OpError::Value(format!("no scale for a window of {taps} taps")));
+                    return Err(OpError::Value(format!(
+                        "no scale for a window of {taps} taps"
+                    )));
                 }
             }
         }
@@ -54,7 +62,10 @@ impl Operation for IntMean {
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let ty = self.infer(&[&inputs[0].ty()])?;
-        let (codes, size) = (inputs[0].as_slice::<u8>(), [inputs[0].shape()[1], inputs[0].shape()[2]]);
+        let (codes, size) = (
+            inputs[0].as_slice::<u8>(),
+            [inputs[0].shape()[1], inputs[0].shape()[2]],
+        );
         let channels = ty.shape[3];
         let mut result = Vec::with_capacity(ty.elements());
         let mut sums = vec![0i32; channels];
@@ -66,15 +77,19 @@ impl Operation for IntMean {
             );
             sums.fill(0);
             for [row, column] in self.pool.taps_inside(size, [y, x]) {
-                let source = &codes[((n * size[0] + row) * size[1] + column) * channels..][..channels];
+                let source =
+                    &codes[((n * size[0] + row) * size[1] + column) * channels..][..channels];
                 for (sum, &code) in sums.iter_mut().zip(source) {
                     *sum += i32::from(code) - i32::from(self.zero_point_in);
                 }
             }
-            let scale = self.scale(self.pool.counted(size, [y, x])).expect("infer has checked it");
+            let scale = self
+                .scale(self.pool.counted(size, [y, x]))
+                .expect("infer has checked it");
             let Codes { lo, hi, .. } = self.out;
             result.extend(
-                sums.iter().map(|&s| requantize(s.into(), scale, self.zero_point, lo, hi)),
+                sums.iter()
+                    .map(|&s| requantize(s.into(), scale, self.zero_point, lo, hi)),
             );
         }
         Ok(self.out.tensor(&ty.shape, result))

@@ -37,7 +37,10 @@ impl ReciprocalRoot {
     pub fn new(v: u64) -> Self {
         let e = v.leading_zeros() & !1;
         let root = isqrt((v << e) >> 32) as u32;
-        Self { q: u32::MAX / root, shift: 36 - e / 2 }
+        Self {
+            q: u32::MAX / root,
+            shift: 36 - e / 2,
+        }
     }
 }
 
@@ -71,16 +74,26 @@ impl Operation for IntNormalize {
         let longest = match inputs[0].dtype {
             DType::U8 => 4096,
             DType::I16 => 256,
-            found => return Err(OpError::DType { operand: 0, expected: "u8 or i16", found }),
+            found => {
+                return Err(OpError::DType {
+                    operand: 0,
+                    expected: "u8 or i16",
+                    found,
+                });
+            }
         };
         let n = inputs[0].shape.last().copied().unwrap_or(0);
         if n == 0 || n > longest {
-            return Err(OpError::shape(format!("a last axis of 1 to {longest}, found {n}")));
+            return Err(OpError::shape(format!(
+                "a last axis of 1 to {longest}, found {n}"
+            )));
         }
         for (operand, dtype) in [(1, DType::I32), (2, DType::I64)] {
             if inputs[operand].dtype != dtype || inputs[operand].shape != [n] {
                 let found = inputs[operand];
-                return Err(OpError::shape(format!("operand {operand} is {found}, expected {dtype}[{n}]")));
+                return Err(OpError::shape(format!(
+                    "operand {operand} is {found}, expected {dtype}[{n}]"
+                )));
             }
         }
         Ok(Type::new(self.out.dtype, inputs[0].shape.clone()))
@@ -89,7 +102,10 @@ impl Operation for IntNormalize {
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let codes = codes_of(inputs[0]);
         let (m, b) = (inputs[1].as_slice::<i32>(), inputs[2].as_slice::<i64>());
-        let result = codes.chunks_exact(m.len()).flat_map(|row| self.row(row, m, b)).collect();
+        let result = codes
+            .chunks_exact(m.len())
+            .flat_map(|row| self.row(row, m, b))
+            .collect();
         Ok(self.out.tensor(inputs[0].shape(), result))
     }
 }
@@ -104,7 +120,11 @@ mod tests {
         let scale_out = 0.02;
         let m = ((1.5 / scale_out) * 1024.0) as i32;
         let b = ((128.5 + 0.25 / scale_out) * 4096.0 * 1024.0) as i64;
-        let op = IntNormalize { epsilon: 1, c: 22, out: Codes::U8 };
+        let op = IntNormalize {
+            epsilon: 1,
+            c: 22,
+            out: Codes::U8,
+        };
         let y = op
             .eval(&[
                 &Tensor::new([128], x.clone()),
@@ -113,7 +133,11 @@ mod tests {
             ])
             .unwrap();
         let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / 128.0;
-        let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / 128.0;
+        let variance = x
+            .iter()
+            .map(|&x| (f64::from(x) - mean).powi(2))
+            .sum::<f64>()
+            / 128.0;
         for (&y, &x) in y.as_slice::<u8>().iter().zip(&x) {
             let real = (f64::from(x) - mean) / variance.sqrt() * 1.5 + 0.25;
             let expected = (real / scale_out + 128.0).clamp(0.0, 255.0);
@@ -123,7 +147,11 @@ mod tests {
 
     #[test]
     fn a_constant_row_gives_the_shift() {
-        let op = IntNormalize { epsilon: 1, c: 12, out: Codes::U8 };
+        let op = IntNormalize {
+            epsilon: 1,
+            c: 12,
+            out: Codes::U8,
+        };
         let y = op.eval(&[
             &Tensor::new([4], vec![9u8; 4]),
             &Tensor::new([4], vec![1000; 4]),

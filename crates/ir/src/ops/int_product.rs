@@ -25,7 +25,11 @@ impl Operation for IntProduct {
         self.out.check()?;
         for (operand, ty) in inputs.iter().enumerate() {
             if ty.dtype != DType::U8 {
-                return Err(OpError::DType { operand, expected: "u8", found: ty.dtype });
+                return Err(OpError::DType {
+                    operand,
+                    expected: "u8",
+                    found: ty.dtype,
+                });
             }
         }
         let shape = broadcast_shapes(&inputs[0].shape, &inputs[1].shape).ok_or_else(|| {
@@ -56,8 +60,16 @@ mod tests {
 
     #[test]
     fn centres_both_operands() {
-        let rescale = Rescale::Exact { m: 1 << 30, c: 31, zero_point: 10 };
-        let op = IntProduct { zero_points: [100, 7], rescale, out: Codes::U8 };
+        let rescale = Rescale::Exact {
+            m: 1 << 30,
+            c: 31,
+            zero_point: 10,
+        };
+        let op = IntProduct {
+            zero_points: [100, 7],
+            rescale,
+            out: Codes::U8,
+        };
         let a = Tensor::new([1, 2], vec![101u8, 90]);
         let b = Tensor::new([2, 1], vec![9u8, 6]);
         let y = op.eval(&[&a, &b]).unwrap();

@@ -32,13 +32,18 @@ impl IntSoftmax {
 
     fn row(&self, x: &[i32], t1: &[u16], t2: &[u16]) -> Vec<i32> {
         let max = x.iter().copied().max().map_or(0, i64::from);
-        let e: Vec<u32> = x.iter().map(|&x| self.exponential(max - i64::from(x), t1, t2)).collect();
+        let e: Vec<u32> = x
+            .iter()
+            .map(|&x| self.exponential(max - i64::from(x), t1, t2))
+            .collect();
         let sum: u32 = e.iter().sum();
         let zeros = sum.leading_zeros();
         let reciprocal = u32::MAX / ((sum << zeros) >> 16);
         let h = (48 - zeros - u32::from(self.bits)).min(32);
         let top = (1u32 << self.bits) - 1;
-        e.iter().map(|&e| (((e * reciprocal) >> (h - 1)).div_ceil(2)).min(top) as i32).collect()
+        e.iter()
+            .map(|&e| (((e * reciprocal) >> (h - 1)).div_ceil(2)).min(top) as i32)
+            .collect()
     }
 }
 
@@ -53,23 +58,41 @@ impl Operation for IntSoftmax {
         }
         if inputs[0].dtype.integer_range().is_none() {
             let found = inputs[0].dtype;
-            return Err(OpError::DType { operand: 0, expected: "an integer type", found });
+            return Err(OpError::DType {
+                operand: 0,
+                expected: "an integer type",
+                found,
+            });
         }
-        if !inputs[1..].iter().all(|t| t.dtype == DType::U16 && t.shape == [256]) {
+        if !inputs[1..]
+            .iter()
+            .all(|t| t.dtype == DType::U16 && t.shape == [256])
+        {
             return Err(OpError::shape("the tables have 256 entries of u16 each"));
         }
         match inputs[0].shape.last() {
             Some(1..=65536) => {}
-            _ => return Err(OpError::shape("the last axis must have 1 to 65536 elements")),
+            _ => {
+                return Err(OpError::shape(
+                    "the last axis must have 1 to 65536 elements",
+                ));
+            }
         }
-        let dtype = if self.bits == 8 { DType::U8 } else { DType::U16 };
+        let dtype = if self.bits == 8 {
+            DType::U8
+        } else {
+            DType::U16
+        };
         Ok(Type::new(dtype, inputs[0].shape.clone()))
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let codes = codes_of(inputs[0]);
         let (t1, t2) = (inputs[1].as_slice::<u16>(), inputs[2].as_slice::<u16>());
-        let n = *inputs[0].shape().last().expect("infer has checked the rank");
+        let n = *inputs[0]
+            .shape()
+            .last()
+            .expect("infer has checked the rank");
         let rows = codes.chunks_exact(n).flat_map(|row| self.row(row, t1, t2));
         let shape = inputs[0].shape();
         Ok(if self.bits == 8 {
@@ -95,7 +118,11 @@ mod tests {
     fn is_close_to_the_real_softmax() {
         let scale = 0.07_f64;
         let d = lowbit_num::real::dyadic(scale * 4096.0).unwrap();
-        let op = IntSoftmax { m: d.m(), c: d.c(), bits: 16 };
+        let op = IntSoftmax {
+            m: d.m(),
+            c: d.c(),
+            bits: 16,
+        };
         let [t1, t2] = tables();
         for n in [1usize, 2, 10, 1001] {
             let x: Vec<u8> = (0..n).map(|i| (i * 97 % 256) as u8).collect();

@@ -29,7 +29,9 @@ impl Operation for IntSum {
         arity(inputs, 1..=2, "1 or 2")?;
         self.out.check()?;
         if self.m.len() != inputs.len() || self.c > 62 {
-            return Err(OpError::Value("a multiplier for each operand and a shift up to 62".into()));
+            return Err(OpError::Value(
+                "a multiplier for each operand and a shift up to 62".into(),
+            ));
         }
         let mut shape = inputs[0].shape.clone();
         for ty in &inputs[1..] {
@@ -37,9 +39,16 @@ impl Operation for IntSum {
                 OpError::shape(format!("{} and {ty} do not broadcast", inputs[0]))
             })?;
         }
-        if let Some(operand) = inputs.iter().position(|t| t.dtype.integer_range().is_none()) {
+        if let Some(operand) = inputs
+            .iter()
+            .position(|t| t.dtype.integer_range().is_none())
+        {
             let found = inputs[operand].dtype;
-            return Err(OpError::DType { operand, expected: "an integer type", found });
+            return Err(OpError::DType {
+                operand,
+                expected: "an integer type",
+                found,
+            });
         }
         Ok(Type::new(self.out.dtype, shape))
     }
@@ -56,7 +65,10 @@ impl Operation for IntSum {
             }
         }
         let Codes { lo, hi, .. } = self.out;
-        let codes = sums.into_iter().map(|s| clamp(s >> self.c, lo, hi)).collect();
+        let codes = sums
+            .into_iter()
+            .map(|s| clamp(s >> self.c, lo, hi))
+            .collect();
         Ok(self.out.tensor(&ty.shape, codes))
     }
 }
@@ -78,14 +90,20 @@ impl Broadcaster {
             inner *= extent;
             stride *= own;
         }
-        Self { axes, dense: operand == result }
+        Self {
+            axes,
+            dense: operand == result,
+        }
     }
 
     pub(crate) fn at(&self, i: usize) -> usize {
         if self.dense {
             return i;
         }
-        self.axes.iter().map(|&(inner, extent, stride)| i / inner % extent * stride).sum()
+        self.axes
+            .iter()
+            .map(|&(inner, extent, stride)| i / inner % extent * stride)
+            .sum()
     }
 }
 
@@ -95,10 +113,20 @@ mod tests {
 
     #[test]
     fn one_operand_changes_scale_and_two_add() {
-        let half = IntSum { m: vec![1 << 20], k: 1 << 20, c: 21, out: Codes::U8 };
+        let half = IntSum {
+            m: vec![1 << 20],
+            k: 1 << 20,
+            c: 21,
+            out: Codes::U8,
+        };
         let x = Tensor::new([3], vec![0u8, 3, 255]);
         assert_eq!(half.eval(&[&x]).unwrap().as_slice::<u8>(), [0, 2, 128]);
-        let add = IntSum { m: vec![2, -1], k: 0, c: 0, out: Codes::U8 };
+        let add = IntSum {
+            m: vec![2, -1],
+            k: 0,
+            c: 0,
+            out: Codes::U8,
+        };
         let y = Tensor::new([2, 1], vec![1u8, 2]);
         let sum = add.eval(&[&x, &y]).unwrap();
         assert_eq!(sum.shape(), [2, 3]);

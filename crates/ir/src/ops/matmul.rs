@@ -20,10 +20,14 @@ impl Operation for MatMul {
         let (Some((&ka, front_a)), Some((&n, front_b))) = (a.split_last(), b.split_last()) else {
             return Err(misfit());
         };
-        let (Some((&m, batch_a)), Some((&kb, batch_b))) = (front_a.split_last(), front_b.split_last()) else {
+        let (Some((&m, batch_a)), Some((&kb, batch_b))) =
+            (front_a.split_last(), front_b.split_last())
+        else {
             return Err(misfit());
         };
-        let mut shape = broadcast_shapes(batch_a, batch_b).filter(|_| ka == kb).ok_or_else(misfit)?;
+        let mut shape = broadcast_shapes(batch_a, batch_b)
+            .filter(|_| ka == kb)
+            .ok_or_else(misfit)?;
         shape.extend([m, n]);
         checked(inputs[0].dtype, shape)
     }
@@ -36,7 +40,10 @@ impl Operation for MatMul {
 
 fn body<S: Scalar>(inputs: &[&Tensor], shape: &[usize]) -> Tensor {
     let (a, b) = (inputs[0].as_slice::<S>(), inputs[1].as_slice::<S>());
-    let k = *inputs[0].shape().last().expect("infer has checked the rank");
+    let k = *inputs[0]
+        .shape()
+        .last()
+        .expect("infer has checked the rank");
     let (batches, matrix) = shape.split_at(shape.len() - 2);
     let (m, n) = (matrix[0], matrix[1]);
     let starts = |i: usize| {
@@ -44,13 +51,20 @@ fn body<S: Scalar>(inputs: &[&Tensor], shape: &[usize]) -> Tensor {
         let (front, matrix) = own.split_at(own.len() - 2);
         let size = matrix.iter().product::<usize>();
         let strides = broadcast_strides(front, batches);
-        let positions: Vec<usize> = Positions::new(batches, &strides, 0).map(|p| p * size).collect();
+        let positions: Vec<usize> = Positions::new(batches, &strides, 0)
+            .map(|p| p * size)
+            .collect();
         positions
     };
     let mut y = vec![S::ZERO; shape.iter().product()];
     let (at, bt) = (starts(0), starts(1));
     for (batch, y) in y.chunks_exact_mut((m * n).max(1)).enumerate() {
-        product(&a[at[batch]..][..m * k], &b[bt[batch]..][..k * n], y, [m, n, k]);
+        product(
+            &a[at[batch]..][..m * k],
+            &b[bt[batch]..][..k * n],
+            y,
+            [m, n, k],
+        );
     }
     Tensor::new(shape, y)
 }

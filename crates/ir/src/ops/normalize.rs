@@ -24,14 +24,19 @@ impl Operation for Normalize {
         let ascending = self.axes.windows(2).all(|w| w[0] < w[1]);
         let inside = self.axes.last().is_some_and(|&a| a < inputs[0].rank());
         if !ascending || !inside || self.axes.iter().any(|&a| inputs[0].shape[a] == 0) {
-            return Err(OpError::shape(format!("axes {:?} do not fit {}", self.axes, inputs[0])));
+            return Err(OpError::shape(format!(
+                "axes {:?} do not fit {}",
+                self.axes, inputs[0]
+            )));
         }
         Ok(Type::new(inputs[0].dtype, inputs[0].shape.clone()))
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         infer_of(self, inputs)?;
-        Ok(with_float!(inputs[0], S => self.body::<S>(inputs[0]), else unreachable!("infer has checked it")))
+        Ok(
+            with_float!(inputs[0], S => self.body::<S>(inputs[0]), else unreachable!("infer has checked it")),
+        )
     }
 }
 
@@ -40,7 +45,9 @@ impl Normalize {
         let shape = x.shape();
         let own = strides(shape);
         let part = |inside: bool| -> Vec<usize> {
-            let axes: Vec<usize> = (0..shape.len()).filter(|a| self.axes.contains(a) == inside).collect();
+            let axes: Vec<usize> = (0..shape.len())
+                .filter(|a| self.axes.contains(a) == inside)
+                .collect();
             let extents: Vec<usize> = axes.iter().map(|&a| shape[a]).collect();
             let steps: Vec<isize> = axes.iter().map(|&a| own[a] as isize).collect();
             Positions::new(&extents, &steps, 0).collect()

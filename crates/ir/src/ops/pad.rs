@@ -34,8 +34,12 @@ pub enum PadMode {
 
 impl Pad {
     fn extent(&self, axis: usize, extent: usize) -> Option<usize> {
-        let inside = extent.checked_add(extent.saturating_sub(1).checked_mul(self.interior[axis])?)?;
-        let sum = isize::try_from(inside).ok()?.checked_add(self.low[axis])?.checked_add(self.high[axis])?;
+        let inside =
+            extent.checked_add(extent.saturating_sub(1).checked_mul(self.interior[axis])?)?;
+        let sum = isize::try_from(inside)
+            .ok()?
+            .checked_add(self.low[axis])?
+            .checked_add(self.high[axis])?;
         usize::try_from(sum).ok()
     }
 
@@ -72,15 +76,24 @@ impl Operation for Pad {
         if [self.low.len(), self.high.len(), self.interior.len()] != [rank; 3] {
             return Err(OpError::shape(format!("{x} cannot be padded by {self:?}")));
         }
-        if let Some(value) = inputs.get(1).filter(|v| v.dtype != x.dtype || v.elements() != 1) {
-            return Err(OpError::shape(format!("the padding is {value}, expected one {}", x.dtype)));
+        if let Some(value) = inputs
+            .get(1)
+            .filter(|v| v.dtype != x.dtype || v.elements() != 1)
+        {
+            return Err(OpError::shape(format!(
+                "the padding is {value}, expected one {}",
+                x.dtype
+            )));
         }
         let empty = (0..rank).any(|a| x.shape[a] == 0 || self.interior[a] > 0);
         if self.mode != PadMode::Constant && empty {
             return Err(OpError::shape(format!("{x} cannot be padded by {self:?}")));
         }
         let shape: Option<Vec<usize>> = (0..rank).map(|a| self.extent(a, x.shape[a])).collect();
-        checked(x.dtype, shape.ok_or_else(|| OpError::shape(format!("{x} cannot be padded by {self:?}")))?)
+        checked(
+            x.dtype,
+            shape.ok_or_else(|| OpError::shape(format!("{x} cannot be padded by {self:?}")))?,
+        )
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
@@ -96,12 +109,17 @@ impl Pad {
     fn filled<T: Element>(&self, x: &[T], from: &[usize], shape: &[usize], value: T) -> Vec<T> {
         let own = strides(from);
         let sources: Vec<Vec<Option<usize>>> = (0..shape.len())
-            .map(|a| (0..shape[a]).map(|i| self.source(a, from[a], i).map(|s| s * own[a])).collect())
+            .map(|a| {
+                (0..shape[a])
+                    .map(|i| self.source(a, from[a], i).map(|s| s * own[a]))
+                    .collect()
+            })
             .collect();
         let result = strides(shape);
         (0..shape.iter().product())
             .map(|p: usize| {
-                let at = (0..shape.len()).try_fold(0, |at, a| Some(at + sources[a][p / result[a] % shape[a]]?));
+                let at = (0..shape.len())
+                    .try_fold(0, |at, a| Some(at + sources[a][p / result[a] % shape[a]]?));
                 at.map_or(value, |at| x[at])
             })
             .collect()

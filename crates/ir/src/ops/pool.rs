@@ -43,7 +43,11 @@ impl Operation for Pool {
         arity(inputs, 1..=1, "1")?;
         let x = inputs[0];
         if self.kind != PoolKind::Max && !x.dtype.is_float() {
-            return Err(OpError::DType { operand: 0, expected: "a float", found: x.dtype });
+            return Err(OpError::DType {
+                operand: 0,
+                expected: "a float",
+                found: x.dtype,
+            });
         }
         if self.dilation.contains(&0) {
             return Err(OpError::shape("dilations must be at least 1"));
@@ -56,12 +60,19 @@ impl Operation for Pool {
         if self.kind == PoolKind::Max {
             return with_data!(inputs[0].data(), v => self.largest(v, inputs[0].shape(), &shape));
         }
-        Ok(with_float!(inputs[0], S => self.mean::<S>(inputs[0], &shape), else unreachable!("infer has checked it")))
+        Ok(
+            with_float!(inputs[0], S => self.mean::<S>(inputs[0], &shape), else unreachable!("infer has checked it")),
+        )
     }
 }
 
 impl Pool {
-    fn largest<T: Element>(&self, x: &[T], from: &[usize], shape: &[usize]) -> Result<Tensor, OpError> {
+    fn largest<T: Element>(
+        &self,
+        x: &[T],
+        from: &[usize],
+        shape: &[usize],
+    ) -> Result<Tensor, OpError> {
         let mut y = Vec::with_capacity(shape.iter().product());
         self.each_window(from, shape, |taps, c| {
             let Some((&first, rest)) = taps.split_first() else {
@@ -72,7 +83,10 @@ impl Pool {
             for &tap in rest {
                 for (y, &x) in y[start..].iter_mut().zip(&x[tap..][..c]) {
                     // a number that differs from itself is NaN, and wins
-                    #[allow(clippy::eq_op, reason = "the test for NaN that works for every element type")]
+                    #[allow(
+                        clippy::eq_op,
+                        reason = "the test for NaN that works for every element type"
+                    )]
                     if x > *y || x != x {
                         *y = x;
                     }
@@ -91,7 +105,9 @@ impl Pool {
         self.each_window(from, shape, |taps, c| {
             sums.fill(0.0);
             for &tap in taps {
-                sums.iter_mut().zip(&x[tap..][..c]).for_each(|(s, x)| *s += x.wide());
+                sums.iter_mut()
+                    .zip(&x[tap..][..c])
+                    .for_each(|(s, x)| *s += x.wide());
             }
             let at = [pixel / shape[2] % shape[1], pixel % shape[2]];
             let divisor = f64::from(self.counted([from[1], from[2]], at));
@@ -114,8 +130,10 @@ impl Pool {
         for pixel in 0..shape[0] * shape[1] * shape[2] {
             let image = pixel / (shape[1] * shape[2]) * size[0] * size[1];
             let at = [pixel / shape[2] % shape[1], pixel % shape[2]];
-            let taps: Vec<usize> =
-                self.taps_inside(size, at).map(|[row, column]| (image + row * size[1] + column) * c).collect();
+            let taps: Vec<usize> = self
+                .taps_inside(size, at)
+                .map(|[row, column]| (image + row * size[1] + column) * c)
+                .collect();
             f(&taps, c)?;
         }
         Ok(())

@@ -34,19 +34,33 @@ impl Operation for Reduce {
         arity(inputs, 1..=1, "1")?;
         let x = inputs[0];
         if x.dtype == DType::Bool {
-            return Err(OpError::DType { operand: 0, expected: "a number", found: x.dtype });
+            return Err(OpError::DType {
+                operand: 0,
+                expected: "a number",
+                found: x.dtype,
+            });
         }
         let ascending = self.axes.windows(2).all(|w| w[0] < w[1]);
         if !ascending || self.axes.last().is_some_and(|&a| a >= x.rank()) {
-            return Err(OpError::shape(format!("axes {:?} do not fit {x}", self.axes)));
+            return Err(OpError::shape(format!(
+                "axes {:?} do not fit {x}",
+                self.axes
+            )));
         }
         if self.axes.iter().any(|&a| x.shape[a] == 0) && self.f != ReduceFn::Sum {
-            return Err(OpError::shape(format!("{x} has nothing to reduce along axes {:?}", self.axes)));
+            return Err(OpError::shape(format!(
+                "{x} has nothing to reduce along axes {:?}",
+                self.axes
+            )));
         }
-        let kept = x.shape.iter().enumerate().filter_map(|(a, &d)| match self.axes.contains(&a) {
-            false => Some(d),
-            true => self.keep.then_some(1),
-        });
+        let kept = x
+            .shape
+            .iter()
+            .enumerate()
+            .filter_map(|(a, &d)| match self.axes.contains(&a) {
+                false => Some(d),
+                true => self.keep.then_some(1),
+            });
         checked(x.dtype, kept.collect())
     }
 
@@ -69,7 +83,9 @@ impl Reduce {
     fn positions(&self, shape: &[usize]) -> (Vec<usize>, Vec<usize>) {
         let strides = strides(shape);
         let part = |reduced: bool| {
-            let axes: Vec<usize> = (0..shape.len()).filter(|a| self.axes.contains(a) == reduced).collect();
+            let axes: Vec<usize> = (0..shape.len())
+                .filter(|a| self.axes.contains(a) == reduced)
+                .collect();
             let extents: Vec<usize> = axes.iter().map(|&a| shape[a]).collect();
             let steps: Vec<isize> = axes.iter().map(|&a| strides[a] as isize).collect();
             Positions::new(&extents, &steps, 0).collect()
@@ -82,8 +98,8 @@ impl Reduce {
         match self.f {
             ReduceFn::Sum => S::real(x.map(Scalar::wide).sum()),
             ReduceFn::Mean => S::real(x.map(Scalar::wide).sum::<f64>() / n as f64),
-            ReduceFn::Max => x.reduce(|a, b| if b > a || b != b { b } else { a }).expect("there are elements"),
-            ReduceFn::Min => x.reduce(|a, b| if b < a || b != b { b } else { a }).expect("there are elements"),
+            ReduceFn::Max => x.reduce(|a, b| b.largest(a)).expect("there are elements"),
+            ReduceFn::Min => x.reduce(|a, b| b.smallest(a)).expect("there are elements"),
         }
     }
 

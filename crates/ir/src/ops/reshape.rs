@@ -17,7 +17,10 @@ impl Operation for Reshape {
     fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
         arity(inputs, 1..=1, "1")?;
         if elements(&self.shape) != elements(&inputs[0].shape) {
-            return Err(OpError::shape(format!("{} does not have the elements of {:?}", inputs[0], self.shape)));
+            return Err(OpError::shape(format!(
+                "{} does not have the elements of {:?}",
+                inputs[0], self.shape
+            )));
         }
         Ok(Type::new(inputs[0].dtype, self.shape.clone()))
     }

@@ -19,6 +19,10 @@ pub(crate) trait Scalar:
     fn wide(self) -> f64;
     fn exp(self) -> Self;
     fn sqrt(self) -> Self;
+    /// The larger one; NaN wins.
+    fn largest(self, y: Self) -> Self;
+    /// The smaller one; NaN wins.
+    fn smallest(self, y: Self) -> Self;
     fn unary(self, f: fn(f32) -> f32, g: fn(f64) -> f64) -> Self;
     fn binary(self, y: Self, f: fn(f32, f32) -> f32, g: fn(f64, f64) -> f64) -> Self;
 }
@@ -29,6 +33,12 @@ macro_rules! scalar {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const LOWEST: Self = <$t>::NEG_INFINITY;
+            fn largest(self, y: Self) -> Self {
+                if self > y || self.is_nan() { self } else { y }
+            }
+            fn smallest(self, y: Self) -> Self {
+                if self < y || self.is_nan() { self } else { y }
+            }
             fn real(x: f64) -> Self {
                 x as $t
             }

@@ -15,21 +15,36 @@ impl Operation for Select {
     fn infer(&self, inputs: &[&Type]) -> Result<Type, OpError> {
         arity(inputs, 3..=3, "3")?;
         if inputs[0].dtype != DType::Bool {
-            return Err(OpError::DType { operand: 0, expected: "bool", found: inputs[0].dtype });
+            return Err(OpError::DType {
+                operand: 0,
+                expected: "bool",
+                found: inputs[0].dtype,
+            });
         }
         if inputs[1].dtype != inputs[2].dtype {
-            return Err(OpError::shape(format!("choices of one element type, found {} and {}", inputs[1], inputs[2])));
+            return Err(OpError::shape(format!(
+                "choices of one element type, found {} and {}",
+                inputs[1], inputs[2]
+            )));
         }
         let joined = broadcast_shapes(&inputs[0].shape, &inputs[1].shape);
-        let shape = joined.and_then(|s| broadcast_shapes(&s, &inputs[2].shape)).ok_or_else(|| {
-            OpError::shape(format!("{}, {} and {} do not broadcast", inputs[0], inputs[1], inputs[2]))
-        })?;
+        let shape = joined
+            .and_then(|s| broadcast_shapes(&s, &inputs[2].shape))
+            .ok_or_else(|| {
+                OpError::shape(format!(
+                    "{}, {} and {} do not broadcast",
+                    inputs[0], inputs[1], inputs[2]
+                ))
+            })?;
         checked(inputs[1].dtype, shape)
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let shape = infer_of(self, inputs)?.shape;
-        let strides: Vec<_> = inputs.iter().map(|t| broadcast_strides(t.shape(), &shape)).collect();
+        let strides: Vec<_> = inputs
+            .iter()
+            .map(|t| broadcast_strides(t.shape(), &shape))
+            .collect();
         let positions = |i: usize| Positions::new(&shape, &strides[i], 0);
         let condition = inputs[0].as_slice::<bool>();
         Ok(with_data!(inputs[1].data(), a => {

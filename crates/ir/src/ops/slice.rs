@@ -21,7 +21,9 @@ impl Slice {
         if len == 0 {
             return true;
         }
-        let last = (len as isize - 1).checked_mul(step).and_then(|d| d.checked_add(start as isize));
+        let last = (len as isize - 1)
+            .checked_mul(step)
+            .and_then(|d| d.checked_add(start as isize));
         start < extent && step != 0 && last.is_some_and(|l| l >= 0 && (l as usize) < extent)
     }
 }
@@ -44,7 +46,16 @@ impl Operation for Slice {
         let shape = infer_of(self, inputs)?.shape;
         let own = strides(inputs[0].shape());
         let start: usize = self.start.iter().zip(&own).map(|(&s, &t)| s * t).sum();
-        let steps: Vec<isize> = self.step.iter().zip(&own).map(|(&s, &t)| s * t as isize).collect();
-        Ok(pick(inputs[0], &shape, Positions::new(&shape, &steps, start as isize)))
+        let steps: Vec<isize> = self
+            .step
+            .iter()
+            .zip(&own)
+            .map(|(&s, &t)| s * t as isize)
+            .collect();
+        Ok(pick(
+            inputs[0],
+            &shape,
+            Positions::new(&shape, &steps, start as isize),
+        ))
     }
 }

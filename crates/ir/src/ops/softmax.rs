@@ -19,25 +19,35 @@ impl Operation for Softmax {
         arity(inputs, 1..=1, "1")?;
         floats(inputs)?;
         if self.axis >= inputs[0].rank() {
-            return Err(OpError::shape(format!("{} has no axis {}", inputs[0], self.axis)));
+            return Err(OpError::shape(format!(
+                "{} has no axis {}",
+                inputs[0], self.axis
+            )));
         }
         Ok(Type::new(inputs[0].dtype, inputs[0].shape.clone()))
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         infer_of(self, inputs)?;
-        Ok(with_float!(inputs[0], S => self.body::<S>(inputs[0]), else unreachable!("infer has checked it")))
+        Ok(
+            with_float!(inputs[0], S => self.body::<S>(inputs[0]), else unreachable!("infer has checked it")),
+        )
     }
 }
 
 impl Softmax {
     fn body<S: Scalar>(&self, x: &Tensor) -> Tensor {
         let shape = x.shape();
-        let (n, inner) = (shape[self.axis], shape[self.axis + 1..].iter().product::<usize>());
+        let (n, inner) = (
+            shape[self.axis],
+            shape[self.axis + 1..].iter().product::<usize>(),
+        );
         let mut y = x.as_slice::<S>().to_vec();
         for block in y.chunks_exact_mut((n * inner).max(1)) {
             for i in 0..inner {
-                let largest = (0..n).map(|k| block[k * inner + i]).fold(S::LOWEST, |a, b| if b > a { b } else { a });
+                let largest = (0..n)
+                    .map(|k| block[k * inner + i])
+                    .fold(S::LOWEST, |a, b| if b > a { b } else { a });
                 let mut sum = 0.0;
                 for k in 0..n {
                     let e = (block[k * inner + i] - largest).exp();

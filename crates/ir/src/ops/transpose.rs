@@ -20,9 +20,18 @@ impl Operation for Transpose {
         let mut sorted = self.perm.clone();
         sorted.sort_unstable();
         if !sorted.iter().copied().eq(0..inputs[0].rank()) {
-            return Err(OpError::shape(format!("{:?} is no permutation of the axes of {}", self.perm, inputs[0])));
+            return Err(OpError::shape(format!(
+                "{:?} is no permutation of the axes of {}",
+                self.perm, inputs[0]
+            )));
         }
-        Ok(Type::new(inputs[0].dtype, self.perm.iter().map(|&p| inputs[0].shape[p]).collect::<Vec<_>>()))
+        Ok(Type::new(
+            inputs[0].dtype,
+            self.perm
+                .iter()
+                .map(|&p| inputs[0].shape[p])
+                .collect::<Vec<_>>(),
+        ))
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {

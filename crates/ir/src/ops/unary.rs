@@ -54,7 +54,13 @@ impl UnaryFn {
             Self::Not => unreachable!("infer allows booleans alone"),
             Self::Reciprocal => S::ONE / x,
             // NaN stays
-            Self::Relu => if x < S::ZERO { S::ZERO } else { x },
+            Self::Relu => {
+                if x < S::ZERO {
+                    S::ZERO
+                } else {
+                    x
+                }
+            }
             Self::Round => x.unary(libm::rintf, libm::rint),
             Self::Sigmoid => S::ONE / (S::ONE + (-x).exp()),
             Self::Sign => sign(x),
@@ -98,14 +104,21 @@ impl Operation for Unary {
             f if !found.is_float() && (found == DType::Bool || !f.takes_integers()) => "a float",
             _ => return Ok(Type::new(found, inputs[0].shape.clone())),
         };
-        Err(OpError::DType { operand: 0, expected, found })
+        Err(OpError::DType {
+            operand: 0,
+            expected,
+            found,
+        })
     }
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         infer_of(self, inputs)?;
         let (x, shape) = (inputs[0], inputs[0].shape());
         if self.0 == UnaryFn::Not {
-            return Ok(Tensor::new(shape, x.as_slice::<bool>().iter().map(|b| !b).collect()));
+            return Ok(Tensor::new(
+                shape,
+                x.as_slice::<bool>().iter().map(|b| !b).collect(),
+            ));
         }
         Ok(with_float!(x, S => {
             Tensor::new(shape, x.as_slice::<S>().iter().map(|&x| self.0.real(x)).collect())

@@ -72,9 +72,9 @@ fn range(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
     let [start, limit, delta] =
         [0, 1, 2].map(|i| parts[i].to_f64().first().copied().unwrap_or(0.0));
     let count = ((limit - start) / delta).ceil().max(0.0);
-    if delta == 0.0 || !count.is_finite() || count > 1e9 {
+    if delta == 0.0 || !count.is_finite() || count > f64::from(1 << 24) {
         return Err(format!(
-            "a range from {start} to {limit} in steps of {delta} is not finite"
+            "a range from {start} to {limit} in steps of {delta} is endless or too long"
         ));
     }
     let values = (0..count as usize).map(|i| start + i as f64 * delta);

@@ -116,15 +116,17 @@ impl Transposed {
         let ones = vec![1; axes];
         let stride = n.positive("strides")?.unwrap_or_else(|| ones.clone());
         let dilation = n.positive("dilations")?.unwrap_or(ones);
-        let extra = n.ints("output_padding").unwrap_or_else(|| vec![0; axes]);
-        let pads = n.ints("pads").unwrap_or_else(|| vec![0; 2 * axes]);
+        let extra = n
+            .moderate("output_padding")?
+            .unwrap_or_else(|| vec![0; axes]);
+        let pads = n.moderate("pads")?.unwrap_or_else(|| vec![0; 2 * axes]);
         if [stride.len(), dilation.len(), extra.len(), pads.len() / 2] != [axes; 4] {
             return Err(format!(
                 "strides, dilations, pads or output_padding do not have {axes} axes"
             ));
         }
         let auto = n.string("auto_pad", "NOTSET");
-        let wanted = n.ints("output_shape");
+        let wanted = n.moderate("output_shape")?;
         let mut result = Self {
             dilation: two(&dilation, 1)?,
             low: [0; 2],

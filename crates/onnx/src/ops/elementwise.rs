@@ -1,9 +1,10 @@
 //! Elementwise functions that are operations of the graph, or a few of them.
 
 use lowbit_ir::ops::{BinaryFn, Select, UnaryFn};
-use lowbit_ir::{DType, ValueId};
+use lowbit_ir::{DType, Tensor, ValueId};
 
 use super::Import;
+use crate::float8::Float8;
 use crate::node::{Node, Result};
 use crate::tensor;
 
@@ -57,18 +58,14 @@ pub(crate) const OPERATORS: &[(&str, Import)] = &[
         }
         let x = n.input(0)?;
         let shape = n.shape(x);
-        let mask = lowbit_ir::Tensor::new(shape.clone(), vec![true; shape.iter().product()]);
+        let mask = Tensor::new(shape.clone(), vec![true; shape.iter().product()]);
         Ok(vec![x, n.give(mask)])
     }),
     ("Cast", |n| {
         let to = i32::try_from(n.int("to", 0)).unwrap_or(0);
-        if matches!(to, tensor::code::FLOAT16 | tensor::code::BFLOAT16 | 17..=22) {
-            // narrow floats are held as f32 throughout: the cast loses nothing here
-            let x = n.input(0)?;
-            return Ok(vec![n.cast(x, tensor::dtype(to)?)?]);
-        }
-        let (x, to) = (n.input(0)?, tensor::dtype(to)?);
-        Ok(vec![n.cast(x, to)?])
+        let x = n.input(0)?;
+        let x = n.cast(x, tensor::dtype(to)?)?;
+        Ok(vec![narrow(n, x, to)?])
     }),
     ("CastLike", |n| {
         let (x, like) = (n.input(0)?, n.input(1)?);
@@ -76,6 +73,28 @@ pub(crate) const OPERATORS: &[(&str, Import)] = &[
         Ok(vec![n.cast(x, to)?])
     }),
 ];
+
+/// Rounds constants to a float narrower than `f32`. What is computed at run time stays as exact as `f32`.
+fn narrow(n: &mut Node<'_>, x: ValueId, to: i32) -> Result<ValueId> {
+    let saturate = n.int("saturate", 1) != 0;
+    let format = Float8::of(to);
+    let round = |x: f32| match format {
+        Some(format) => format.round(x, saturate),
+        None if to == tensor::code::FLOAT16 => half::f16::from_f32(x).to_f32(),
+        None if to == tensor::code::BFLOAT16 => half::bf16::from_f32(x).to_f32(),
+        None => x,
+    };
+    match n.graph.as_const(x).cloned() {
+        Some(t) if t.dtype() == DType::F32 => {
+            let rounded = t.as_slice().iter().copied().map(round).collect();
+            Ok(n.give(Tensor::new(t.shape(), rounded)))
+        }
+        None if format.is_some() => {
+            Err("casting what depends on the input to floats of 8 bits is not supported".into())
+        }
+        _ => Ok(x),
+    }
+}
 
 fn one(n: &mut Node<'_>, f: UnaryFn) -> Result<Vec<ValueId>> {
     let x = n.input(0)?;

@@ -41,6 +41,11 @@ pub(crate) const OPERATORS: &[&[(&str, Import)]] = &[
     slice::OPERATORS,
 ];
 
+/// The names of all operators.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    OPERATORS.iter().copied().flatten().map(|(name, _)| *name)
+}
+
 /// The importer of an operator.
 pub(crate) fn find(op: &str) -> Option<Import> {
     OPERATORS

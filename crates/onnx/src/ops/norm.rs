@@ -1,6 +1,6 @@
 //! Normalisation.
 
-use lowbit_ir::ops::{BinaryFn, Normalize, UnaryFn};
+use lowbit_ir::ops::{BinaryFn, Normalize, ReduceFn, UnaryFn};
 use lowbit_ir::{DType, ValueId};
 
 use super::Import;
@@ -68,26 +68,37 @@ fn affine(n: &mut Node<'_>, y: ValueId, rank: usize) -> Result<Vec<ValueId>> {
 }
 
 fn layer(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
-    if n.proto.output.iter().skip(1).any(|o| !o.is_empty()) {
-        return Err("its outputs for training, mean and deviation, are not supported".into());
-    }
     let x = n.input(0)?;
     let rank = n.rank(x);
     let axis = n.axis(n.int("axis", -1), rank)?;
-    let epsilon = n.float("epsilon", 1e-5).into();
-    let mut y = n.push(
-        Normalize {
-            axes: (axis..rank).collect(),
-            epsilon,
-        },
-        &[x],
-    )?;
+    let axes: Vec<usize> = (axis..rank).collect();
+    let epsilon = n.float("epsilon", 1e-5);
+    let normalize = Normalize {
+        axes: axes.clone(),
+        epsilon: epsilon.into(),
+    };
+    let mut y = n.push(normalize, &[x])?;
     let scale = n.input(1)?;
     y = n.binary(BinaryFn::Mul, y, scale)?;
     if let Some(shift) = n.optional(2) {
         y = n.binary(BinaryFn::Add, y, shift)?;
     }
-    Ok(vec![y])
+    if n.proto.output.iter().skip(1).all(|o| o.is_empty()) {
+        return Ok(vec![y]);
+    }
+    let [mean, inverse] = moments(n, x, &axes, epsilon)?;
+    Ok(vec![y, mean, inverse])
+}
+
+/// Mean and inverse standard deviation over axes, which stay with extent 1.
+fn moments(n: &mut Node<'_>, x: ValueId, axes: &[usize], epsilon: f64) -> Result<[ValueId; 2]> {
+    let mean = n.reduce(ReduceFn::Mean, x, axes.to_vec(), true)?;
+    let distance = n.binary(BinaryFn::Sub, x, mean)?;
+    let square = n.binary(BinaryFn::Mul, distance, distance)?;
+    let variance = n.reduce(ReduceFn::Mean, square, axes.to_vec(), true)?;
+    let variance = n.with(BinaryFn::Add, variance, epsilon)?;
+    let root = n.unary(UnaryFn::Sqrt, variance)?;
+    Ok([mean, n.unary(UnaryFn::Reciprocal, root)?])
 }
 
 /// Scale and shift run over groups up to opset 20 and over channels from 21 on.
@@ -96,7 +107,7 @@ fn group(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
     let shape = n.shape(x);
     let groups = usize::try_from(n.int("num_groups", 0))
         .ok()
-        .filter(|&g| g > 0 && shape.len() > 1 && shape[1] % g == 0);
+        .filter(|&g| g > 0 && shape.len() > 1 && shape[1].is_multiple_of(g));
     let groups = groups.ok_or("attribute 'num_groups' does not divide the channels")?;
     let grouped = [&[shape[0], groups, shape[1] / groups], &shape[2..]].concat();
     let view = n.reshape(x, grouped.clone())?;

@@ -72,7 +72,7 @@ fn round_up(window: &mut Window, size: &[usize]) {
             continue;
         };
         let mut steps = room.div_ceil(window.stride[axis]);
-        if steps * window.stride[axis] >= size[axis - first] + before {
+        if steps > 0 && steps * window.stride[axis] >= size[axis - first] + before {
             steps -= 1;
         }
         let needed = steps * window.stride[axis] + reach;
@@ -84,10 +84,7 @@ fn round_up(window: &mut Window, size: &[usize]) {
 fn lrn(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
     let x = n.input(0)?;
     let shape = n.shape(x);
-    let size = usize::try_from(n.int("size", 0))
-        .ok()
-        .filter(|&s| s > 0)
-        .ok_or("attribute 'size' must be positive")?;
+    let size = n.count("size")?;
     if shape.len() < 2 {
         return Err(format!(
             "its operand has {} axes, expected two or more",

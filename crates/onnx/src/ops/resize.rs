@@ -103,7 +103,7 @@ fn resize(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
 }
 
 fn extent(x: f64) -> Result<()> {
-    if (1.0..=1e6).contains(&x) {
+    if (1.0..=f64::from(1 << 20)).contains(&x) {
         Ok(())
     } else {
         Err(format!("a result of extent {x}"))
@@ -136,6 +136,9 @@ fn apply(
     for (a, axis) in axes.iter().enumerate() {
         if axis.from == axis.to && axis.scale == 1.0 {
             continue;
+        }
+        if axis.from == 0 {
+            return Err(format!("axis {a} of its operand is empty"));
         }
         let sources: Result<Vec<f64>> =
             (0..axis.to).map(|i| source(axis, i, coordinates)).collect();
@@ -210,6 +213,12 @@ fn pick(
 
 /// Each element of the result mixes two neighbours.
 fn mix(n: &mut Node<'_>, x: ValueId, a: usize, axis: &Axis, sources: &[f64]) -> Result<ValueId> {
+    if axis.from.saturating_mul(axis.to) > 1 << 26 {
+        return Err(format!(
+            "linear resizing from {} to {} elements is too large",
+            axis.from, axis.to
+        ));
+    }
     let mut matrix = vec![0.0f64; axis.from * axis.to];
     let last = axis.from as f64 - 1.0;
     for (i, &s) in sources.iter().enumerate() {

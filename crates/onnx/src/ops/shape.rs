@@ -161,10 +161,7 @@ fn unsqueeze(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
 
 fn space(n: &mut Node<'_>, from_depth: bool) -> Result<Vec<ValueId>> {
     let x = n.input(0)?;
-    let block = usize::try_from(n.int("blocksize", 0))
-        .ok()
-        .filter(|&b| b > 0);
-    let b = block.ok_or("attribute 'blocksize' must be positive")?;
+    let b = n.count("blocksize")?;
     let shape = n.shape(x);
     let &[a, c, h, w] = &shape[..] else {
         return Err(format!(

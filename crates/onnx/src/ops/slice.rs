@@ -45,6 +45,9 @@ fn span(start: i64, end: i64, step: i64, extent: i64) -> Result<(usize, usize)> 
     if step == 0 || step == i64::MIN {
         return Err(format!("a step of {step}"));
     }
+    if extent == 0 {
+        return Ok((0, 0));
+    }
     let place =
         |x: i64, lo: i64, hi: i64| (if x < 0 { x.saturating_add(extent) } else { x }).clamp(lo, hi);
     let (first, len) = if step > 0 {
@@ -93,7 +96,9 @@ fn split(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
                 .collect()
         }
     };
-    if sizes.len() != count || sizes.iter().sum::<usize>() != extent {
+    if sizes.len() != count
+        || sizes.iter().try_fold(0usize, |sum, &s| sum.checked_add(s)) != Some(extent)
+    {
         return Err(format!(
             "parts of {sizes:?} do not make {extent} elements in {count} outputs"
         ));

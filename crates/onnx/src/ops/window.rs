@@ -35,7 +35,9 @@ impl Window {
         let ones = vec![1; size.len()];
         let stride = n.positive("strides")?.unwrap_or_else(|| ones.clone());
         let dilation = n.positive("dilations")?.unwrap_or(ones);
-        let pads = n.ints("pads").unwrap_or_else(|| vec![0; 2 * size.len()]);
+        let pads = n
+            .moderate("pads")?
+            .unwrap_or_else(|| vec![0; 2 * size.len()]);
         if stride.len() != size.len()
             || dilation.len() != size.len()
             || pads.len() != 2 * size.len()
@@ -57,12 +59,12 @@ impl Window {
             let own = (axis + axes).checked_sub(2).filter(|&a| a < axes);
             own.map_or([0, 0], |a| [pads[a], pads[axes + a]])
         };
-        for axis in 0..2 {
+        for (axis, extent) in size.into_iter().enumerate() {
             window.pad[axis] = match n.string("auto_pad", "NOTSET").as_str() {
                 "NOTSET" => nonnegative(explicit(axis))?,
                 "VALID" => [0, 0],
-                "SAME_UPPER" => window.same(axis, size[axis], false),
-                "SAME_LOWER" => window.same(axis, size[axis], true),
+                "SAME_UPPER" => window.same(axis, extent, false),
+                "SAME_LOWER" => window.same(axis, extent, true),
                 other => return Err(format!("attribute 'auto_pad' is '{other}'")),
             };
         }
