@@ -79,7 +79,7 @@ fn aarch64_images_run_as_the_system_linker_makes_them() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for (name, text) in [
-        ("net.c", include_str!("../tests/net.c")),
+        ("net.c", include_str!("../../tests/net.c")),
         ("driver.c", DRIVER),
         ("reference.c", REFERENCE),
     ] {
