@@ -328,8 +328,6 @@ fn report(
             ..Totals::default()
         },
         layers,
-        accuracy: None,
-        baselines: Default::default(),
         proofs: Proofs {
             max_accumulator_bits: bounds::max_accumulator_bits(graph),
             ..Proofs::default()
@@ -343,6 +341,7 @@ fn report(
             ranges: ranges_name(options.ranges),
             object_sha256: String::new(),
         },
+        ..Report::default()
     })
 }
 
@@ -394,11 +393,8 @@ fn layer(graph: &Graph, l: &lowbit_passes::quantize::Layer) -> Layer {
         weight_format: Format::Int8.name().into(),
         activation_format: Format::Int8.name().into(),
         weight_bytes: params,
-        sensitivity: None,
-        predicted_loss: None,
-        sqnr_db: None,
-        latency_us: None,
         why: WHY.into(),
+        ..Layer::default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 /// What `report.json` holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The model that was compiled.
     pub model: Model,
@@ -22,6 +22,12 @@ pub struct Report {
     pub accuracy: Option<Accuracy>,
     /// The same figures of other plans, by name.
     pub baselines: BTreeMap<String, Baseline>,
+    /// Best plans from the smallest to the largest; empty where no sensitivity was measured.
+    #[serde(default)]
+    pub frontier: Vec<Point>,
+    /// What lies in the arena during each call.
+    #[serde(default)]
+    pub memory: Memory,
     /// What was proved or checked about the object.
     pub proofs: Proofs,
     /// How to get the same bytes again.
@@ -29,7 +35,7 @@ pub struct Report {
 }
 
 /// The model that was compiled.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Model {
     /// Name of the object, its files and functions.
     pub name: String,
@@ -46,7 +52,7 @@ pub struct Model {
 }
 
 /// An input or output of the object.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Port {
     /// Name in the model.
     pub name: String,
@@ -61,7 +67,7 @@ pub struct Port {
 }
 
 /// What the object was compiled for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Target {
     /// LLVM triple.
     pub triple: String,
@@ -87,7 +93,7 @@ pub struct Budget {
 }
 
 /// A layer with weights.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Layer {
     /// Name in the model.
     pub name: String,
@@ -109,10 +115,82 @@ pub struct Layer {
     pub predicted_loss: Option<f64>,
     /// Signal to quantisation noise of the layer's output, measured on calibration samples, in decibels.
     pub sqnr_db: Option<f64>,
-    /// Measured microseconds of one inference.
+    /// Cosine between the layer's real values and the float model's, on the same samples.
+    #[serde(default)]
+    pub cosine: Option<f64>,
+    /// Microseconds of one inference; [`Totals::latency_source`] says where they come from.
     pub latency_us: Option<f64>,
     /// Why the layer has its formats.
     pub why: String,
+    /// Formats that the layer could have, with what each is predicted to cost; empty where none were measured.
+    #[serde(default)]
+    pub choices: Vec<Choice>,
+}
+
+/// Formats that a layer could have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Choice {
+    /// Format of the weights.
+    pub weight_format: String,
+    /// Format of the layer's input.
+    pub activation_format: String,
+    /// Loss that they are predicted to cost.
+    pub predicted_loss: f64,
+    /// Bytes of the layer's weights.
+    pub weight_bytes: u64,
+}
+
+/// A plan on the frontier: none that is as small is predicted to lose less.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Average bits of a weight.
+    pub bits: f64,
+    /// Bytes of weights and constants, as [`Totals::weight_bytes`] counts them; predicted.
+    pub weight_bytes: u64,
+    /// Sum of the layers' predicted losses.
+    pub predicted_loss: f64,
+    /// Format of each layer's weights, in the order of the report's layers.
+    pub formats: Vec<String>,
+    /// Format of each layer's input; empty where all points have those of the report's layers.
+    #[serde(default)]
+    pub activations: Vec<String>,
+}
+
+/// What lies in the arena during each call.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    /// The object's calls, in order.
+    pub steps: Vec<Step>,
+    /// Tensors and work spaces of the arena.
+    pub buffers: Vec<Buffer>,
+}
+
+/// A call of a kernel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// What it computes (a part of), by its name in the model.
+    pub name: String,
+    /// The kernel.
+    pub kernel: String,
+    /// Bytes of all buffers that live during the call.
+    pub live_bytes: u64,
+}
+
+/// A tensor or work space of the arena.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Buffer {
+    /// Name of the tensor in the model, or of the one that is computed with the help of the work space.
+    pub name: String,
+    /// Whether it is a work space.
+    pub scratch: bool,
+    /// Bytes.
+    pub bytes: u64,
+    /// Where it starts in the arena.
+    pub offset: u64,
+    /// First call that needs it.
+    pub first: usize,
+    /// Last call that needs it.
+    pub last: usize,
 }
 
 /// Sums over the object.
@@ -136,10 +214,16 @@ pub struct Totals {
     pub object_bytes: u64,
     /// Bytes of code in the object.
     pub code_bytes: u64,
+    /// Microseconds of one inference.
+    #[serde(default)]
+    pub latency_us: Option<f64>,
+    /// `measured` on the machine that compiled, `predicted` by the target's table; `None` where there are no latencies.
+    #[serde(default)]
+    pub latency_source: Option<String>,
 }
 
 /// Accuracy on labelled samples, or agreement alone where there are no labels.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Accuracy {
     /// Share of samples that the float model gets right.
     pub float_top1: Option<f64>,
@@ -154,7 +238,7 @@ pub struct Accuracy {
 }
 
 /// Accuracy and size of another plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     /// Share of samples that it gets right.
     pub top1: Option<f64>,
@@ -206,7 +290,7 @@ pub struct Plan {
 }
 
 /// Formats of a layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlannedLayer {
     /// Name in the model.
     pub name: String,
