@@ -13,6 +13,7 @@
 //! equals them bit for bit.
 #![forbid(unsafe_code)]
 
+pub mod derive;
 pub mod eval;
 mod graph;
 pub mod ops;

@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{Positions, Scalar, broadcast_strides, with_float};
-use super::{OpError, Operation, arity, checked, infer_of};
-use crate::{DType, Element, Stage, Tensor, Type, broadcast_shapes, with_data};
+use super::{OpError, Operation, UnaryFn, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
+use crate::{DType, Element, Stage, Tensor, Type, ValueId, broadcast_shapes, with_data};
 
 /// An elementwise function of two operands of one element type, broadcast by NumPy's rule.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -180,4 +181,61 @@ fn zipped<T, R>(
     let positions =
         Positions::new(shape, &strides[0], 0).zip(Positions::new(shape, &strides[1], 0));
     positions.map(|(i, j)| f(&x[i], &y[j])).collect()
+}
+
+impl Differentiable for Binary {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (x, y, result, g) = (at.inputs[0], at.inputs[1], at.output, at.seed);
+        let left = |at: &mut Adjoint<'_>| {
+            let e = &mut at.emit;
+            match self.0 {
+                BinaryFn::Mul => e.mul(g, y),
+                BinaryFn::Div => e.div(g, y),
+                BinaryFn::Max | BinaryFn::Min => {
+                    let chosen = self.picks_left(e, x, y)?;
+                    e.keep_where(chosen, g)
+                }
+                BinaryFn::Pow => {
+                    let less = e.shift(y, -1.0)?;
+                    let power = e.binary(BinaryFn::Pow, x, less)?;
+                    let slope = e.mul(y, power)?;
+                    e.mul(g, slope)
+                }
+                _ => Ok(g),
+            }
+        };
+        let right = |at: &mut Adjoint<'_>| {
+            let e = &mut at.emit;
+            match self.0 {
+                BinaryFn::Mul => e.mul(g, x),
+                BinaryFn::Div => {
+                    let slope = e.div(result, y)?;
+                    let product = e.mul(g, slope)?;
+                    e.unary(UnaryFn::Neg, product)
+                }
+                BinaryFn::Max | BinaryFn::Min => {
+                    let chosen = self.picks_left(e, x, y)?;
+                    e.keep_unless(chosen, g)
+                }
+                BinaryFn::Pow => {
+                    let log = e.unary(UnaryFn::Log, x)?;
+                    let slope = e.mul(result, log)?;
+                    e.mul(g, slope)
+                }
+                BinaryFn::Sub => e.unary(UnaryFn::Neg, g),
+                _ => Ok(g),
+            }
+        };
+        Ok(vec![at.broadcast_to(0, left)?, at.broadcast_to(1, right)?])
+    }
+}
+
+impl Binary {
+    /// Where a maximum or minimum takes its left operand.
+    fn picks_left(&self, e: &mut Emit<'_>, x: ValueId, y: ValueId) -> Result<ValueId, OpError> {
+        match self.0 {
+            BinaryFn::Max => e.binary(BinaryFn::GreaterOrEqual, x, y),
+            _ => e.binary(BinaryFn::GreaterOrEqual, y, x),
+        }
+    }
 }

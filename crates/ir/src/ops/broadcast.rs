@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{Positions, broadcast_strides, pick};
 use super::{OpError, Operation, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type, broadcast_shapes};
 
 /// Repeats an operand to a larger shape by NumPy's rule.
@@ -30,5 +31,12 @@ impl Operation for Broadcast {
         let shape = infer_of(self, inputs)?.shape;
         let steps = broadcast_strides(inputs[0].shape(), &shape);
         Ok(pick(inputs[0], &shape, Positions::new(&shape, &steps, 0)))
+    }
+}
+
+impl Differentiable for Broadcast {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let shape = at.emit.shape(at.inputs[0]);
+        Ok(vec![Some(at.emit.sum_to(at.seed, &shape)?)])
     }
 }

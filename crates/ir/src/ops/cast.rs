@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{OpError, Operation, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Stage, Tensor, Type};
 
 /// Converts the element type: floats to integers towards zero, integers to narrower ones by wrapping, anything to
@@ -41,5 +42,15 @@ impl Operation for Cast {
             DType::U64 => Tensor::new(shape, wide.map(|x| x as u64).collect()),
             to => Tensor::from_i64(to, shape, wide.map(|x| x as i64).collect()),
         })
+    }
+}
+
+impl Differentiable for Cast {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let to = at.emit.dtype(at.inputs[0]);
+        if !self.to.is_float() || !to.is_float() {
+            return Ok(vec![None]);
+        }
+        Ok(vec![Some(at.emit.push(Self { to }, &[at.seed])?)])
     }
 }

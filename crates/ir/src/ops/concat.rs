@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::{OpError, Operation, arity, checked, infer_of};
+use super::{OpError, Operation, Slice, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Element, Stage, Tensor, Type, with_data};
 
 /// Joins one or more operands along an axis.
@@ -52,4 +53,23 @@ fn joined<T: Element>(_: &[T], inputs: &[&Tensor], outer: usize, shape: &[usize]
         }
     }
     Tensor::new(shape, y)
+}
+
+impl Differentiable for Concat {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let mut from = 0;
+        let mut parts = Vec::with_capacity(at.inputs.len());
+        for (operand, &v) in at.inputs.iter().enumerate() {
+            let len = at.emit.shape(v);
+            let mut start = vec![0; len.len()];
+            start[self.axis] = from;
+            from += len[self.axis];
+            let step = vec![1; len.len()];
+            parts.push(match at.wants(operand) {
+                true => Some(at.emit.push(Slice { start, len, step }, &[at.seed])?),
+                false => None,
+            });
+        }
+        Ok(parts)
+    }
 }

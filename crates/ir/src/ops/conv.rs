@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{Scalar, product_transposed, with_float};
-use super::{OpError, Operation, arity, checked, floats, infer_of};
-use crate::{Stage, Tensor, Type};
+use super::{OpError, Operation, Pad, PadMode, arity, checked, floats, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
+use crate::{Stage, Tensor, Type, ValueId};
 
 /// Two-dimensional cross-correlation, channels last. A one-dimensional one has height 1.
 ///
@@ -191,5 +192,99 @@ impl Operation for Conv {
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let ty = infer_of(self, inputs)?;
         with_float!(inputs[0], S => Ok(self.body::<S>(inputs, &ty.shape)), else unreachable!("infer has checked it"))
+    }
+}
+
+impl Differentiable for Conv {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (x, w, g) = (at.inputs[0], at.inputs[1], at.seed);
+        let (image, kernel) = (at.emit.shape(x), at.emit.shape(w));
+        let by_x = match at.wants(0) {
+            true => Some(self.adjoint(&mut at.emit, &image, w, g)?),
+            false => None,
+        };
+        let by_w = match at.wants(1) {
+            true => Some(self.weight_gradient(&mut at.emit, x, g, &kernel)?),
+            false => None,
+        };
+        let by_bias = match at.wants(2) {
+            true => Some(at.emit.sum_to(g, &kernel[..1])?),
+            false => None,
+        };
+        Ok(vec![by_x, by_w, by_bias])
+    }
+}
+
+impl Conv {
+    /// The transposed convolution: g `[N, H', W', O]` to the shape `image` of x, a convolution of g, its pixels
+    /// `stride` apart, with the mirrored weights.
+    pub(crate) fn adjoint(
+        &self,
+        e: &mut Emit<'_>,
+        image: &[usize],
+        w: ValueId,
+        g: ValueId,
+    ) -> Result<ValueId, OpError> {
+        let (kernel, out) = (e.shape(w), e.shape(g));
+        let margin = |i: usize| {
+            let reach = (self.dilation[i] * (kernel[1 + i] - 1)) as isize;
+            let extent = ((out[1 + i] - 1) * self.stride[i] + 1) as isize;
+            let low = reach - self.pad[i][0] as isize;
+            [low, image[1 + i] as isize + reach - extent - low]
+        };
+        let margins = [margin(0), margin(1)];
+        let crop = |side: usize| vec![0, margins[0][side].min(0), margins[1][side].min(0), 0];
+        let spread = Pad {
+            low: crop(0),
+            high: crop(1),
+            interior: vec![0, self.stride[0] - 1, self.stride[1] - 1, 0],
+            mode: PadMode::Constant,
+        };
+        let conv = Self {
+            stride: [1, 1],
+            dilation: self.dilation,
+            pad: margins.map(|m| m.map(|p| p.max(0) as usize)),
+            groups: self.groups,
+        };
+        let spread = spread.emit(e, g)?;
+        let mirrored = self.mirrored(e, w, &kernel)?;
+        e.conv(conv, spread, mirrored)
+    }
+
+    /// Weights `[O, KH, KW, C / groups]` as `[C, KH, KW, O / groups]`, taps in reverse order.
+    fn mirrored(&self, e: &mut Emit<'_>, w: ValueId, kernel: &[usize]) -> Result<ValueId, OpError> {
+        let &[o, kh, kw, cg] = kernel else {
+            unreachable!("infer has checked the rank")
+        };
+        let flipped = e.flip(w, &[1, 2])?;
+        let apart = e.reshape(flipped, &[self.groups, o / self.groups, kh, kw, cg])?;
+        let turned = e.transpose(apart, &[0, 4, 2, 3, 1])?;
+        e.reshape(turned, &[self.groups * cg, kh, kw, o / self.groups])
+    }
+
+    /// The derivative by the weights: x convolved with g, channels in the place of samples and samples in that of
+    /// channels, stride and dilation exchanged.
+    fn weight_gradient(
+        &self,
+        e: &mut Emit<'_>,
+        x: ValueId,
+        g: ValueId,
+        kernel: &[usize],
+    ) -> Result<ValueId, OpError> {
+        let image = e.shape(x);
+        let (n, cg) = (image[0], kernel[3]);
+        let apart = e.reshape(x, &[n, image[1], image[2], self.groups, cg])?;
+        let turned = e.transpose(apart, &[4, 1, 2, 3, 0])?;
+        let x = e.reshape(turned, &[cg, image[1], image[2], self.groups * n])?;
+        let g = e.transpose(g, &[3, 1, 2, 0])?;
+        let conv = Self {
+            stride: self.dilation,
+            dilation: self.stride,
+            pad: self.pad,
+            groups: self.groups,
+        };
+        let product = e.conv(conv, x, g)?;
+        let taps = e.head(product, &[cg, kernel[1], kernel[2], kernel[0]])?;
+        e.transpose(taps, &[3, 1, 2, 0])
     }
 }

@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::pick;
-use super::{OpError, Operation, arity, checked, infer_of};
-use crate::{DType, Stage, Tensor, Type};
+use super::{BinaryFn, Cast, OpError, Operation, Select, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
+use crate::{DType, Stage, Tensor, Type, ValueId};
 
 /// Picks slices along an axis. Operands: x, indices (`i32` or `i64`; a negative one counts from the end). The axis is
 /// replaced by the shape of the indices.
@@ -63,4 +64,40 @@ fn index(i: i64, extent: usize) -> Result<usize, OpError> {
         .ok()
         .filter(|&a| a < extent)
         .ok_or_else(|| OpError::Value(format!("index {i} is out of bounds for {extent} elements")))
+}
+
+impl Differentiable for Gather {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (x, indices, g) = (at.inputs[0], at.inputs[1], at.seed);
+        let e = &mut at.emit;
+        let shape = e.shape(x);
+        let picked = e.graph.ty(indices).elements();
+        let chosen = one_hot(e, x, indices, shape[self.axis])?;
+        let mut flat = shape.clone();
+        flat[self.axis] = picked;
+        let g = e.reshape(g, &flat)?;
+        Ok(vec![Some(e.along(chosen, g, self.axis)?), None])
+    }
+}
+
+/// `[extent, indices]`: 1 where a row's number is the column's index, of the float type of `like`.
+fn one_hot(
+    e: &mut Emit<'_>,
+    like: ValueId,
+    indices: ValueId,
+    extent: usize,
+) -> Result<ValueId, OpError> {
+    let (dtype, n) = (e.dtype(indices), e.graph.ty(indices).elements());
+    let mut integers =
+        |shape: &[usize], v| e.graph.constant("index", Tensor::from_i64(dtype, shape, v));
+    let rows = integers(&[extent, 1], (0..extent as i64).collect());
+    let zero = integers(&[], vec![0]);
+    let whole = integers(&[], vec![extent as i64]);
+    let flat = e.reshape(indices, &[1, n])?;
+    let negative = e.binary(BinaryFn::Greater, zero, flat)?;
+    let wrapped = e.add(flat, whole)?;
+    let index = e.push(Select, &[negative, wrapped, flat])?;
+    let found = e.binary(BinaryFn::Equal, rows, index)?;
+    let to = e.dtype(like);
+    e.push(Cast { to }, &[found])
 }

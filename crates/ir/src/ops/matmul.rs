@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{Positions, Scalar, broadcast_strides, product, with_float};
 use super::{OpError, Operation, arity, checked, floats, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type, broadcast_shapes};
 
 /// Matrix product of the last two axes, the axes before them broadcast: `[…, M, K] · […, K, N] → […, M, N]`.
@@ -67,4 +68,19 @@ fn body<S: Scalar>(inputs: &[&Tensor], shape: &[usize]) -> Tensor {
         );
     }
     Tensor::new(shape, y)
+}
+
+impl Differentiable for MatMul {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (a, b, g) = (at.inputs[0], at.inputs[1], at.seed);
+        let left = at.broadcast_to(0, |at| {
+            let b = at.emit.matrix_transpose(b)?;
+            at.emit.matmul(g, b)
+        })?;
+        let right = at.broadcast_to(1, |at| {
+            let a = at.emit.matrix_transpose(a)?;
+            at.emit.matmul(a, g)
+        })?;
+        Ok(vec![left, right])
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Stage, Tensor, Type, elements};
 
 /// What every operation says about itself. All of it is mandatory.
@@ -121,6 +122,25 @@ pub(crate) fn infer_of(op: &impl Operation, inputs: &[&Tensor]) -> Result<Type, 
 }
 
 macro_rules! operations {
+    (floats { $($float:ident :: $on_floats:ident,)* } codes { $($int:ident :: $on_codes:ident,)* }) => {
+        operations! { $($float::$on_floats,)* $($int::$on_codes,)* }
+
+        impl Op {
+            /// The reverse-mode rule; see [`Differentiable::gradient`]. Codes are constant between jumps.
+            ///
+            /// # Errors
+            /// What the shape rules of emitted nodes say.
+            pub fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+                match self {
+                    $(Self::$on_floats(op) => op.gradient(at),)*
+                    _ => Ok(vec![None; at.inputs.len()]),
+                }
+            }
+
+            /// Names of the operations that have derivatives.
+            pub const DIFFERENTIABLE: &'static [&'static str] = &[$($on_floats::NAME,)*];
+        }
+    };
     ($($module:ident :: $op:ident,)*) => {
         $(mod $module;)*
         $(pub use $module::$op;)*
@@ -180,31 +200,35 @@ macro_rules! operations {
 }
 
 operations! {
-    conv::Conv,
-    matmul::MatMul,
-    unary::Unary,
-    binary::Binary,
-    select::Select,
-    reduce::Reduce,
-    pool::Pool,
-    softmax::Softmax,
-    normalize::Normalize,
-    reshape::Reshape,
-    transpose::Transpose,
-    concat::Concat,
-    slice::Slice,
-    pad::Pad,
-    gather::Gather,
-    broadcast::Broadcast,
-    cast::Cast,
-    int_conv::IntConv,
-    int_lookup::IntLookup,
-    int_matmul::IntMatMul,
-    int_mean::IntMean,
-    int_normalize::IntNormalize,
-    int_product::IntProduct,
-    int_softmax::IntSoftmax,
-    int_sum::IntSum,
+    floats {
+        conv::Conv,
+        matmul::MatMul,
+        unary::Unary,
+        binary::Binary,
+        select::Select,
+        reduce::Reduce,
+        pool::Pool,
+        softmax::Softmax,
+        normalize::Normalize,
+        reshape::Reshape,
+        transpose::Transpose,
+        concat::Concat,
+        slice::Slice,
+        pad::Pad,
+        gather::Gather,
+        broadcast::Broadcast,
+        cast::Cast,
+    }
+    codes {
+        int_conv::IntConv,
+        int_lookup::IntLookup,
+        int_matmul::IntMatMul,
+        int_mean::IntMean,
+        int_normalize::IntNormalize,
+        int_product::IntProduct,
+        int_softmax::IntSoftmax,
+        int_sum::IntSum,
+    }
 }
 
 mod int_rescale;

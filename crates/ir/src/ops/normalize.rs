@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{Positions, Scalar, strides, with_float};
-use super::{OpError, Operation, arity, floats, infer_of};
+use super::{OpError, Operation, ReduceFn, UnaryFn, arity, floats, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Real, Stage, Tensor, Type};
 
 /// `(x − mean) / √(variance + epsilon)` over axes, mean and biased variance taken over the same axes. The scale and
@@ -65,5 +66,24 @@ impl Normalize {
             }
         }
         Tensor::new(shape, y)
+    }
+}
+
+impl Differentiable for Normalize {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (x, y, g, e) = (at.inputs[0], at.output, at.seed, &mut at.emit);
+        let mean = e.reduce(ReduceFn::Mean, x, &self.axes)?;
+        let centred = e.sub(x, mean)?;
+        let square = e.mul(centred, centred)?;
+        let variance = e.reduce(ReduceFn::Mean, square, &self.axes)?;
+        let shifted = e.shift(variance, self.epsilon.get())?;
+        let deviation = e.unary(UnaryFn::Sqrt, shifted)?;
+        let along = e.mul(g, y)?;
+        let mean_along = e.reduce(ReduceFn::Mean, along, &self.axes)?;
+        let mean_g = e.reduce(ReduceFn::Mean, g, &self.axes)?;
+        let radial = e.mul(y, mean_along)?;
+        let flat = e.sub(g, mean_g)?;
+        let rest = e.sub(flat, radial)?;
+        Ok(vec![Some(e.div(rest, deviation)?)])
     }
 }

@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::strides;
-use super::{OpError, Operation, arity, checked, infer_of};
-use crate::{Element, Stage, Tensor, Type, with_data};
+use super::{OpError, Operation, Slice, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
+use crate::{Element, Stage, Tensor, Type, ValueId, with_data};
 
 /// Adds elements before, after and between those of each axis. Operands: x, and for [`PadMode::Constant`] a scalar of
 /// the same element type.
@@ -129,4 +130,76 @@ impl Pad {
 /// The elements of `b`, of the type that `x` has.
 fn same<'a, T: Element>(_: &[T], b: &'a Tensor) -> &'a [T] {
     b.as_slice()
+}
+
+impl Differentiable for Pad {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let shape = at.emit.shape(at.inputs[0]);
+        if self.mode != PadMode::Constant {
+            return Ok(vec![Some(self.gathered(&mut at.emit, &shape, at.seed)?)]);
+        }
+        let inside = self.cropped(&mut at.emit, at.seed)?;
+        let by_value = match at.wants(1) {
+            true => {
+                let (all, kept) = (at.emit.total(at.seed)?, at.emit.total(inside)?);
+                let rest = at.emit.sub(all, kept)?;
+                let shape = at.emit.shape(at.inputs[1]);
+                Some(at.emit.reshape(rest, &shape)?)
+            }
+            false => None,
+        };
+        Ok(vec![Some(inside), by_value])
+    }
+}
+
+impl Pad {
+    /// Pads with zeros; the value itself where nothing changes.
+    pub(crate) fn emit(&self, e: &mut Emit<'_>, x: ValueId) -> Result<ValueId, OpError> {
+        let still = |side: &[isize]| side.iter().all(|&p| p == 0);
+        if still(&self.low) && still(&self.high) && self.interior.iter().all(|&p| p == 0) {
+            return Ok(x);
+        }
+        let zero = e.number(x, 0.0);
+        e.push(self.clone(), &[x, zero])
+    }
+
+    /// The adjoint of padding by a constant: what stands where the operand's elements went.
+    pub(crate) fn cropped(&self, e: &mut Emit<'_>, g: ValueId) -> Result<ValueId, OpError> {
+        let negated = |side: &[isize]| side.iter().map(|p| -p).collect();
+        let back = Self {
+            low: negated(&self.low),
+            high: negated(&self.high),
+            interior: vec![0; self.interior.len()],
+            mode: PadMode::Constant,
+        };
+        let inside = back.emit(e, g)?;
+        if self.interior.iter().all(|&p| p == 0) {
+            return Ok(inside);
+        }
+        let extents = e.shape(inside);
+        let view = Slice {
+            start: vec![0; extents.len()],
+            len: (0..extents.len())
+                .map(|a| extents[a].div_ceil(self.interior[a] + 1))
+                .collect(),
+            step: self.interior.iter().map(|&p| p as isize + 1).collect(),
+        };
+        e.push(view, &[inside])
+    }
+
+    /// The adjoint of padding by elements of the operand: each adds up what its copies got.
+    fn gathered(&self, e: &mut Emit<'_>, shape: &[usize], g: ValueId) -> Result<ValueId, OpError> {
+        let mut sum = g;
+        for axis in (0..shape.len()).filter(|&a| self.low[a] != 0 || self.high[a] != 0) {
+            let (from, to) = (shape[axis], e.shape(sum)[axis]);
+            let mut matrix = vec![0.0; from * to];
+            for i in 0..to {
+                let source = self.source(axis, from, i).expect("every element has one");
+                matrix[source * to + i] = 1.0;
+            }
+            let matrix = e.constant(g, &[from, to], matrix);
+            sum = e.along(matrix, sum, axis)?;
+        }
+        Ok(sum)
+    }
 }

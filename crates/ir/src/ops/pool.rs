@@ -1,8 +1,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{Scalar, with_float};
-use super::{OpError, Operation, arity, checked, infer_of};
-use crate::{Element, Stage, Tensor, Type, with_data};
+use super::{BinaryFn, Conv, OpError, Operation, Pad, PadMode, Slice, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
+use crate::{Element, Stage, Tensor, Type, ValueId, with_data};
 
 /// Pooling over windows of a channels-last tensor `[N, H, W, C]`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -137,5 +138,97 @@ impl Pool {
             f(&taps, c)?;
         }
         Ok(())
+    }
+}
+
+impl Differentiable for Pool {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (x, e) = (at.inputs[0], &mut at.emit);
+        let image = e.shape(x);
+        let by_x = match self.kind {
+            PoolKind::Max => self.route(e, x, at.output, at.seed)?,
+            PoolKind::Mean | PoolKind::PaddedMean { .. } => self.spread(e, &image, at.seed)?,
+        };
+        Ok(vec![Some(by_x)])
+    }
+}
+
+impl Pool {
+    /// The adjoint of a mean: each pixel's share goes to every tap.
+    fn spread(&self, e: &mut Emit<'_>, image: &[usize], g: ValueId) -> Result<ValueId, OpError> {
+        let &[_, h, w, c] = image else {
+            unreachable!("infer has checked the rank")
+        };
+        let out = e.shape(g);
+        let shares = (0..out[1] * out[2])
+            .map(|p| 1.0 / f64::from(self.counted([h, w], [p / out[2], p % out[2]])));
+        let shares = e.constant(g, &[1, out[1], out[2], 1], shares.collect());
+        let share = e.mul(g, shares)?;
+        let [kh, kw] = self.kernel;
+        let ones = e.constant(g, &[c, kh, kw, 1], vec![1.0; c * kh * kw]);
+        let conv = Conv {
+            stride: self.stride,
+            dilation: self.dilation,
+            pad: self.pad,
+            groups: c,
+        };
+        conv.adjoint(e, image, ones, share)
+    }
+
+    /// The adjoint of a maximum: each pixel's share goes to the taps that hold the maximum, in equal parts.
+    fn route(
+        &self,
+        e: &mut Emit<'_>,
+        x: ValueId,
+        y: ValueId,
+        g: ValueId,
+    ) -> Result<ValueId, OpError> {
+        let lowest = e.number(x, f64::NEG_INFINITY);
+        let pad = |side: usize| vec![0, self.pad[0][side] as isize, self.pad[1][side] as isize, 0];
+        let padding = Pad {
+            low: pad(0),
+            high: pad(1),
+            interior: vec![0; 4],
+            mode: PadMode::Constant,
+        };
+        let padded = e.push(padding.clone(), &[x, lowest])?;
+        let (whole, out) = (e.shape(padded), e.shape(y));
+        let one = e.number(x, 1.0);
+        let mut holds = Vec::new();
+        let mut count = None;
+        for tap in 0..self.kernel[0] * self.kernel[1] {
+            let view = self.tap([tap / self.kernel[1], tap % self.kernel[1]], &out);
+            let seen = e.push(view.clone(), &[padded])?;
+            let found = e.binary(BinaryFn::Equal, seen, y)?;
+            let share = e.keep_where(found, one)?;
+            count = Some(match count {
+                None => share,
+                Some(n) => e.add(n, share)?,
+            });
+            holds.push((view, share));
+        }
+        let count = count.ok_or_else(|| OpError::shape("a window has no taps"))?;
+        let each = e.div(g, count)?;
+        let mut sum = None;
+        for (view, share) in holds {
+            let part = e.mul(share, each)?;
+            let placed = view.spread(&whole).emit(e, part)?;
+            sum = Some(match sum {
+                None => placed,
+                Some(s) => e.add(s, placed)?,
+            });
+        }
+        let sum = sum.expect("there is a tap");
+        padding.cropped(e, sum)
+    }
+
+    /// What one tap sees of the padded operand, over all windows.
+    fn tap(&self, tap: [usize; 2], out: &[usize]) -> Slice {
+        let start = [0, 1].map(|i| tap[i] * self.dilation[i]);
+        Slice {
+            start: vec![0, start[0], start[1], 0],
+            len: out.to_vec(),
+            step: vec![1, self.stride[0] as isize, self.stride[1] as isize, 1],
+        }
     }
 }

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{Positions, Scalar, strides, with_float};
-use super::{OpError, Operation, arity, checked, infer_of};
+use super::{BinaryFn, OpError, Operation, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Stage, Tensor, Type};
 
 /// Reduces over axes.
@@ -111,5 +112,32 @@ impl Reduce {
             ReduceFn::Max => x.max().expect("there are elements"),
             ReduceFn::Min => x.min().expect("there are elements"),
         }
+    }
+}
+
+impl Differentiable for Reduce {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (x, e) = (at.inputs[0], &mut at.emit);
+        let from = e.shape(x);
+        let mut kept = from.clone();
+        self.axes.iter().for_each(|&a| kept[a] = 1);
+        let g = e.reshape(at.seed, &kept)?;
+        let result = match self.f {
+            ReduceFn::Sum => g,
+            ReduceFn::Mean => {
+                let n: usize = self.axes.iter().map(|&a| from[a]).product();
+                e.scale(g, 1.0 / n as f64)?
+            }
+            ReduceFn::Max | ReduceFn::Min => {
+                let best = e.reshape(at.output, &kept)?;
+                let found = e.binary(BinaryFn::Equal, x, best)?;
+                let one = e.number(x, 1.0);
+                let share = e.keep_where(found, one)?;
+                let count = e.reduce(ReduceFn::Sum, share, &self.axes)?;
+                let each = e.div(g, count)?;
+                e.mul(share, each)?
+            }
+        };
+        Ok(vec![Some(e.broadcast(result, &from)?)])
     }
 }

@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{OpError, Operation, arity, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type, elements};
 
 /// The same elements in the same order under another shape.
@@ -28,5 +29,12 @@ impl Operation for Reshape {
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         infer_of(self, inputs)?;
         Ok(inputs[0].reshaped(self.shape.clone()))
+    }
+}
+
+impl Differentiable for Reshape {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let shape = at.emit.shape(at.inputs[0]);
+        Ok(vec![Some(at.emit.reshape(at.seed, &shape)?)])
     }
 }

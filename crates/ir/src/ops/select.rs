@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{Positions, broadcast_strides};
 use super::{OpError, Operation, arity, checked, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Element, Stage, Tensor, Type, broadcast_shapes, with_data};
 
 /// Elementwise choice: operands condition (`bool`), then, else, all broadcast to one shape.
@@ -59,4 +60,15 @@ impl Operation for Select {
 /// The elements of `b`, of the type that `x` has.
 fn same<'a, T: Element>(_: &[T], b: &'a Tensor) -> &'a [T] {
     b.as_slice()
+}
+
+impl Differentiable for Select {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (condition, g) = (at.inputs[0], at.seed);
+        Ok(vec![
+            None,
+            at.broadcast_to(1, |at| at.emit.keep_where(condition, g))?,
+            at.broadcast_to(2, |at| at.emit.keep_unless(condition, g))?,
+        ])
+    }
 }

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{Positions, pick, strides};
-use super::{OpError, Operation, arity, infer_of};
+use super::{OpError, Operation, Pad, PadMode, arity, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type};
 
 /// Takes `len` elements from `start` on in steps of `step` along each axis; a negative step walks backwards.
@@ -57,5 +58,41 @@ impl Operation for Slice {
             &shape,
             Positions::new(&shape, &steps, start as isize),
         ))
+    }
+}
+
+impl Differentiable for Slice {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let shape = at.emit.shape(at.inputs[0]);
+        if self.len.contains(&0) {
+            return Ok(vec![Some(at.emit.zeros(at.inputs[0])?)]);
+        }
+        let backwards: Vec<usize> = (0..shape.len()).filter(|&a| self.step[a] < 0).collect();
+        let forwards = at.emit.flip(at.seed, &backwards)?;
+        Ok(vec![Some(
+            self.spread(&shape).emit(&mut at.emit, forwards)?,
+        )])
+    }
+}
+
+impl Slice {
+    /// The adjoint for a seed in ascending order: puts what was taken back to its places in `shape`, zeros between.
+    pub(crate) fn spread(&self, shape: &[usize]) -> Pad {
+        let reach = |a: usize| (self.len[a] as isize - 1) * self.step[a];
+        let low = |a: usize| self.start[a] as isize + reach(a).min(0);
+        let axes = 0..shape.len();
+        let interior = axes.clone().map(|a| match self.len[a] {
+            1 => 0,
+            _ => self.step[a].unsigned_abs() - 1,
+        });
+        Pad {
+            low: axes.clone().map(low).collect(),
+            high: axes
+                .clone()
+                .map(|a| shape[a] as isize - low(a) - reach(a).abs() - 1)
+                .collect(),
+            interior: interior.collect(),
+            mode: PadMode::Constant,
+        }
     }
 }

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{Scalar, with_float};
-use super::{OpError, Operation, arity, floats, infer_of};
+use super::{OpError, Operation, ReduceFn, arity, floats, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type};
 
 /// `exp(x − max) / Σ exp(x − max)` along one axis.
@@ -58,5 +59,15 @@ impl Softmax {
             }
         }
         Tensor::new(shape, y)
+    }
+}
+
+impl Differentiable for Softmax {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (y, g, e) = (at.output, at.seed, &mut at.emit);
+        let weighted = e.mul(g, y)?;
+        let mean = e.reduce(ReduceFn::Sum, weighted, &[self.axis])?;
+        let centred = e.sub(g, mean)?;
+        Ok(vec![Some(e.mul(centred, y)?)])
     }
 }

@@ -2,6 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use super::scalar::{Positions, pick, strides};
 use super::{OpError, Operation, arity, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type};
 
 /// Permutes axes: axis `i` of the result is axis `perm[i]` of the operand.
@@ -39,5 +40,15 @@ impl Operation for Transpose {
         let own = strides(inputs[0].shape());
         let steps: Vec<isize> = self.perm.iter().map(|&p| own[p] as isize).collect();
         Ok(pick(inputs[0], &shape, Positions::new(&shape, &steps, 0)))
+    }
+}
+
+impl Differentiable for Transpose {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let mut inverse = vec![0; self.perm.len()];
+        for (i, &p) in self.perm.iter().enumerate() {
+            inverse[p] = i;
+        }
+        Ok(vec![Some(at.emit.transpose(at.seed, &inverse)?)])
     }
 }

@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::scalar::{Scalar, with_float};
-use super::{OpError, Operation, arity, infer_of};
+use super::{BinaryFn, OpError, Operation, arity, infer_of};
+use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Stage, Tensor, Type};
 
 /// An elementwise function of one operand. What can be written with other operations is no variant here.
@@ -37,6 +38,14 @@ pub enum UnaryFn {
 }
 
 impl UnaryFn {
+    /// Whether the function is constant between jumps.
+    fn is_step(self) -> bool {
+        matches!(
+            self,
+            Self::Ceil | Self::Floor | Self::Not | Self::Round | Self::Sign
+        )
+    }
+
     fn takes_integers(self) -> bool {
         matches!(self, Self::Abs | Self::Neg | Self::Relu | Self::Sign)
     }
@@ -126,5 +135,58 @@ impl Operation for Unary {
             let wide = x.to_i64().ok_or_else(|| OpError::Value("an integer beyond 2^63".into()))?;
             Tensor::from_i64(x.dtype(), shape, wide.into_iter().map(|x| self.0.integer(x)).collect())
         }))
+    }
+}
+
+impl Differentiable for Unary {
+    fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (x, y, g) = (at.inputs[0], at.output, at.seed);
+        if self.0.is_step() {
+            return Ok(vec![at.straight_through.then_some(g)]);
+        }
+        let e = &mut at.emit;
+        let slope = match self.0 {
+            UnaryFn::Relu => {
+                let zero = e.number(x, 0.0);
+                let positive = e.binary(BinaryFn::Greater, x, zero)?;
+                return Ok(vec![Some(e.keep_where(positive, g)?)]);
+            }
+            UnaryFn::Log => return Ok(vec![Some(e.div(g, x)?)]),
+            UnaryFn::Neg => return Ok(vec![Some(e.unary(UnaryFn::Neg, g)?)]),
+            UnaryFn::Abs => e.unary(UnaryFn::Sign, x)?,
+            UnaryFn::Cos => {
+                let sin = e.unary(UnaryFn::Sin, x)?;
+                e.unary(UnaryFn::Neg, sin)?
+            }
+            UnaryFn::Erf => {
+                let square = e.mul(x, x)?;
+                let exponent = e.unary(UnaryFn::Neg, square)?;
+                let bell = e.unary(UnaryFn::Exp, exponent)?;
+                e.scale(bell, std::f64::consts::FRAC_2_SQRT_PI)?
+            }
+            UnaryFn::Exp => y,
+            UnaryFn::Reciprocal => {
+                let square = e.mul(y, y)?;
+                e.unary(UnaryFn::Neg, square)?
+            }
+            UnaryFn::Sigmoid => {
+                let square = e.mul(y, y)?;
+                e.sub(y, square)?
+            }
+            UnaryFn::Sin => e.unary(UnaryFn::Cos, x)?,
+            UnaryFn::Sqrt => {
+                let root = e.unary(UnaryFn::Reciprocal, y)?;
+                e.scale(root, 0.5)?
+            }
+            UnaryFn::Tanh => {
+                let square = e.mul(y, y)?;
+                let negative = e.unary(UnaryFn::Neg, square)?;
+                e.shift(negative, 1.0)?
+            }
+            UnaryFn::Ceil | UnaryFn::Floor | UnaryFn::Not | UnaryFn::Round | UnaryFn::Sign => {
+                unreachable!("steps have returned above")
+            }
+        };
+        Ok(vec![Some(e.mul(g, slope)?)])
     }
 }
