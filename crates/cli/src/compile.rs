@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use lowbit::report::{Budget, Report, read_plan};
-use lowbit::{Error, Options, ranges_from_name};
+use lowbit::{Cache, Error, Options, ranges_from_name};
 
 use crate::output::{bytes, count, json, line, percent};
 use crate::progress::Stderr;
@@ -57,6 +57,9 @@ pub(crate) struct Args {
     /// Threads that the compiler uses; all cores where it is not given.
     #[arg(long)]
     jobs: Option<usize>,
+    /// Make everything anew: neither read nor write the cache.
+    #[arg(long)]
+    no_cache: bool,
     /// Folder to write.
     #[arg(short, long)]
     output: PathBuf,
@@ -119,6 +122,11 @@ impl Args {
             ranges,
             seed: self.seed,
             eval: self.eval,
+            cache: if self.no_cache {
+                Cache::none()
+            } else {
+                Cache::platform()
+            },
             ..Options::new(&self.model)
         })
     }

@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use crate::artefact::{Artefact, object_name};
 use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
-use crate::{Error, Progress, eval};
+use crate::{Cache, Error, Progress, eval};
 
 /// What to compile, and how.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct Options {
     pub seed: u64,
     /// Samples of the evaluation split to evaluate: all where it is not given, 0 for none.
     pub eval: Option<usize>,
+    /// Where results are kept between runs.
+    pub cache: Cache,
 }
 
 impl Options {
@@ -67,6 +69,7 @@ impl Options {
             ranges: Method::Mse,
             seed: 1,
             eval: None,
+            cache: Cache::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 mod artefact;
 mod bench;
 pub mod build;
+mod cache;
 mod check;
 mod compile;
 mod error;
@@ -20,6 +21,7 @@ mod verify;
 
 pub use artefact::{Artefact, is_artefact, object_name};
 pub use bench::{Bench, LayerTime, bench};
+pub use cache::{Cache, Key};
 pub use check::{Check, Problem, check};
 pub use compile::{Compiled, Options, compile, ranges_from_name, ranges_name};
 pub use error::Error;
