@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lowbit_ir::ValueId;
 use lowbit_onnx::Options;
-use lowbit_passes::quantize::{Ranges, quantize};
+use lowbit_passes::quantize::{Formats, Ranges, quantize};
 use serde::Serialize;
 
 use crate::Error;
@@ -36,7 +36,7 @@ pub struct Check {
 struct Anything;
 
 impl Ranges for Anything {
-    fn range(&self, _: ValueId) -> (f64, f64) {
+    fn range(&self, _: ValueId, _: u32) -> (f64, f64) {
         (-1.0, 1.0)
     }
     fn extremes(&self, _: ValueId) -> (f64, f64) {
@@ -65,7 +65,7 @@ pub fn check(path: &Path, shapes: &Shapes) -> Result<Check, Error> {
         .collect();
     if problems.is_empty() {
         let model = Model::open(path, shapes)?;
-        if let Err(found) = quantize(&model.graph, &Anything) {
+        if let Err(found) = quantize(&model.graph, &Anything, &Formats::default()) {
             let problem = |p: lowbit_passes::quantize::Problem| Problem {
                 name: p.name,
                 op: p.op.into(),

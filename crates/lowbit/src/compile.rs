@@ -9,7 +9,7 @@ use lowbit_num::{Format, real};
 use lowbit_passes::bounds;
 use lowbit_passes::calibrate::{Method, Stats, calibrate};
 use lowbit_passes::lower::{Lowered, check_memory, lower};
-use lowbit_passes::quantize::{Quantized, correct_biases, quantize};
+use lowbit_passes::quantize::{Formats, Quantized, correct_biases, quantize};
 use lowbit_report::{
     Budget, Layer, Model as ModelFacts, Plan, PlannedLayer, Port, Proofs, Report, Reproduce,
     Target, Totals,
@@ -179,7 +179,7 @@ fn quantized(
     let step = |stage: &'static str| move |done, total| progress.step(stage, done, total);
     let stats = calibrate(graph, indices.len(), sample, |_| true, step("calibrate"))
         .map_err(|e| failed(&e))?;
-    let mut quantized = quantize(graph, &stats.ranges(options.ranges))
+    let mut quantized = quantize(graph, &stats.ranges(options.ranges), &Formats::default())
         .map_err(|problems| Error::Nodes(problems.iter().map(ToString::to_string).collect()))?;
     let count = indices.len().min(BIAS_SAMPLES);
     let means = if count == indices.len() {

@@ -1,6 +1,6 @@
 //! The border between real numbers and codes: the one file of this crate that holds floats.
 
-use crate::{Dyadic, DyadicError};
+use crate::{Dyadic, DyadicError, Format};
 
 /// The nearest [`Dyadic`] to `x ≥ 0`, its numerator rounded half up. A ratio under 2^-32 or so becomes zero.
 ///
@@ -67,6 +67,13 @@ pub fn quantize(x: f64, scale: f64, zero_point: i32, lo: i32, hi: i32) -> i32 {
         lo,
         hi,
     )
+}
+
+/// The code of a format that is nearest to `x`, in units of the scale; of two that are equally near the higher one.
+pub fn encode(x: f64, format: Format) -> i32 {
+    let ((lo, hi), step) = (format.range(), format.step());
+    let k = round_i64((x - f64::from(lo)) / f64::from(step));
+    lo + step * k.clamp(0, i64::from((hi - lo) / step)) as i32
 }
 
 /// The real value of a code.

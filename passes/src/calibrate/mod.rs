@@ -27,7 +27,7 @@ pub enum Method {
     Percentile(f64),
     /// The range with the least quantisation error in the norm of power 2.4 (BRECQ's search).
     Mse,
-    /// The range whose 8-bit histogram diverges least from what was seen (TensorRT's search).
+    /// The range whose quantised histogram diverges least from what was seen (TensorRT's search).
     Kl,
 }
 
@@ -70,14 +70,14 @@ impl Observed {
         self.sums.iter().map(|s| s / self.count.max(1.0)).collect()
     }
 
-    /// The range by a method; contains 0.
-    pub fn range(&self, method: Method) -> (f64, f64) {
+    /// The range by a method for codes of `bits` bits; contains 0.
+    pub fn range(&self, method: Method, bits: u32) -> (f64, f64) {
         let h = &self.histogram;
         match method {
             Method::MinMax => (h.min(), h.max()),
             Method::Percentile(p) => percentile::range(h, p),
-            Method::Mse => mse::range(h),
-            Method::Kl => kl::range(h),
+            Method::Mse => mse::range(h, bits),
+            Method::Kl => kl::range(h, bits),
         }
     }
 }
@@ -223,18 +223,18 @@ pub struct ChosenRanges<'a> {
 }
 
 impl Ranges for ChosenRanges<'_> {
-    fn range(&self, value: ValueId) -> (f64, f64) {
+    fn range(&self, value: ValueId, bits: u32) -> (f64, f64) {
         self.stats
             .observed
             .get(&value)
-            .map_or((0.0, 0.0), |o| o.range(self.method))
+            .map_or((0.0, 0.0), |o| o.range(self.method, bits))
     }
 
     fn extremes(&self, value: ValueId) -> (f64, f64) {
         self.stats
             .observed
             .get(&value)
-            .map_or((0.0, 0.0), |o| o.range(Method::MinMax))
+            .map_or((0.0, 0.0), |o| o.range(Method::MinMax, 8))
     }
 }
 

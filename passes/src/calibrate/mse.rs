@@ -3,16 +3,17 @@ use super::Histogram;
 /// Steps of the search: factors 1.00, 0.99, … 0.21 of the whole range.
 const STEPS: u32 = 80;
 
-/// The range, both ends shrunk by one factor, with the least error of 8-bit codes in the norm of power 2.4.
+/// The range, both ends shrunk by one factor, with the least error of codes of `bits` bits in the norm of power 2.4.
 ///
 /// Source: BRECQ (Li et al. 2021), `quant_layer.py`.
-pub(crate) fn range(h: &Histogram) -> (f64, f64) {
+pub(crate) fn range(h: &Histogram, bits: u32) -> (f64, f64) {
+    let steps = f64::from((1u32 << bits) - 1);
     let points: Vec<(f64, f64)> = h.points().map(|(x, c)| (x, c as f64)).collect();
     let mut best = (f64::INFINITY, (h.min(), h.max()));
     for step in 0..STEPS {
         let factor = 1.0 - f64::from(step) * 0.01;
         let (lo, hi) = (h.min() * factor, h.max() * factor);
-        let error = error(&points, lo, hi, h.width());
+        let error = error(&points, lo, hi, (hi - lo) / steps, h.width());
         if error < best.0 {
             best = (error, (lo, hi));
         }
@@ -20,8 +21,7 @@ pub(crate) fn range(h: &Histogram) -> (f64, f64) {
     best.1
 }
 
-fn error(points: &[(f64, f64)], lo: f64, hi: f64, width: f64) -> f64 {
-    let step = (hi - lo) / 255.0;
+fn error(points: &[(f64, f64)], lo: f64, hi: f64, step: f64, width: f64) -> f64 {
     if step <= 0.0 {
         return 0.0;
     }
@@ -48,14 +48,14 @@ mod tests {
     #[test]
     fn clips_a_lonely_outlier_and_keeps_an_even_spread() {
         let even: Vec<f64> = (0..4096).map(|i| f64::from(i) / 4096.0).collect();
-        let (_, hi) = range(&Histogram::new(&even));
+        let (_, hi) = range(&Histogram::new(&even), 8);
         assert!(hi > 0.97, "{hi}");
         let mut many = Histogram::new(&even);
         for _ in 0..10 {
             many.merge(&many.clone());
         }
         many.merge(&Histogram::new(&[4.0]));
-        let (_, hi) = range(&many);
+        let (_, hi) = range(&many, 8);
         // the same search over the elements themselves, rounded to the codes of each range
         let loss = |hi: f64| {
             let step = hi / 255.0;

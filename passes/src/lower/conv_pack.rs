@@ -287,6 +287,7 @@ fn take_excess(codes: &mut [i8], row: usize) -> Vec<(usize, usize, i8)> {
 mod tests {
     use lowbit_ir::DType;
     use lowbit_ir::ops::{Codes, Epilogue, IntConv};
+    use lowbit_num::Format;
 
     use super::super::testing::tensor;
     use super::*;
@@ -325,6 +326,7 @@ mod tests {
                 pad: [[0, 0]; 2],
                 groups: 1,
                 pad_code: 0,
+                weights: Format::Int8,
                 epilogue: Epilogue::High,
                 out: Codes::U8,
             };

@@ -3,6 +3,7 @@
 use lowbit_ir::ops::{Codes, Epilogue, IntConv, Operation};
 use lowbit_ir::{DType, Data, Op, Tensor, Type, with_data};
 use lowbit_kernel::{run_kernel, verify};
+use lowbit_num::Format;
 
 use super::{Arg, Machine, Operand, Step, Storage, select};
 
@@ -184,7 +185,7 @@ fn place(s: &Storage, mut i: usize) -> usize {
 fn weights(shape: &[usize], seed: u64) -> Tensor {
     let raw = tensor(DType::I64, shape, seed);
     let code = |&r: &i64| {
-        let byte = (r & 255) - 128;
+        let byte = r.rem_euclid(255) - 127;
         if r & 0xf00 == 0 { byte } else { byte / 4 }
     };
     Tensor::from_i64(
@@ -215,6 +216,7 @@ pub(crate) fn check_conv(
         pad,
         groups,
         pad_code: 5,
+        weights: Format::Int8,
         epilogue,
         out,
     };

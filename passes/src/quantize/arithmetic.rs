@@ -98,8 +98,7 @@ impl Builder<'_> {
         let Op::Binary(op) = &node.op else {
             unreachable!("an extremum is a binary operation")
         };
-        let (lo, hi) = self.ranges.range(node.output);
-        let affine = Affine::u8(lo, hi);
+        let affine = self.narrow_affine(node.output, 8);
         let mut ids = Vec::new();
         for &v in &node.inputs {
             let x = self.operand(v)?;

@@ -1,15 +1,17 @@
-use lowbit_ir::ops::{Codes, Conv, Epilogue, IntConv};
+use lowbit_ir::ops::{Conv, Epilogue, IntConv};
 use lowbit_ir::{Op, Tensor, ValueId};
-use lowbit_num::real;
+use lowbit_num::{Format, real};
 
 use super::fuse::Group;
-use super::{Affine, Builder, Coded, Layer, Stop, clamped, problem};
+use super::{Affine, Builder, Coded, Layer, Stop, clamped, problem, weights};
 
 /// The smallest and one past the largest scale of the high-product form.
 const HIGH: std::ops::Range<f64> = 1.0 / 65536.0..0.5;
 
 /// A layer on its way: what the forms of the epilogue are chosen from.
 struct Draft {
+    /// Format of the weights.
+    format: Format,
     /// Weight codes `[O, KH, KW, C / groups]`.
     codes: Vec<i8>,
     /// Scale of the weights, by channel.
@@ -38,20 +40,21 @@ impl Builder<'_> {
             unreachable!("the root of the group is a convolution")
         };
         let (op, inputs, root) = (op.clone(), node.inputs.clone(), node.output);
-        let x = self.operand(inputs[0])?;
+        let formats = self.formats.of(&self.float.value(root).name);
+        let x = self.layer_input(inputs[0], formats.activation.bits())?;
         if x.affine.is_wide() {
             return problem(
                 "its input has 16 bits because it is given out; only 8-bit inputs can be convolved",
             );
         }
         let affine = self.result_affine(group.output);
-        let draft = self.draft(&inputs, x.affine, affine)?;
+        let draft = self.draft(&inputs, formats.weight, x.affine, affine)?;
         let residual = group.residual.map(|r| self.operand(r)).transpose()?;
         if let Some(r) = residual {
             if let Some(constants) = draft.residual(r.affine, affine) {
                 return self.finish_conv(group, &op, &inputs, x, Some(r), draft, constants, affine);
             }
-            let inner = self.inner_affine(root);
+            let inner = self.narrow_affine(root, 8);
             let stored = self.separate(group, &op, &inputs, x, draft, inner)?;
             return self.add_stored(group, stored, r, affine);
         }
@@ -59,9 +62,19 @@ impl Builder<'_> {
         self.finish_conv(group, &op, &inputs, x, None, draft, constants, affine)
     }
 
-    fn inner_affine(&self, v: ValueId) -> Affine {
-        let (lo, hi) = self.ranges.range(v);
-        Affine::u8(lo, hi)
+    /// What a layer reads, in no more bits than it wants.
+    fn layer_input(&mut self, v: ValueId, bits: u32) -> Result<Coded, Stop> {
+        let x = self.operand(v)?;
+        if x.affine.bits() <= bits || x.affine.is_wide() {
+            return Ok(x);
+        }
+        if let Some(&known) = self.recoded.get(&(v, bits)) {
+            return Ok(known);
+        }
+        let affine = self.narrow_affine(v, bits);
+        let coded = self.recode(x, affine)?;
+        self.recoded.insert((v, bits), coded);
+        Ok(coded)
     }
 
     /// The convolution alone, stored with 8 bits, where it cannot be proved that the sum fits.
@@ -132,6 +145,7 @@ impl Builder<'_> {
             pad: op.pad,
             groups: op.groups,
             pad_code: x.affine.zero_point as u8,
+            weights: draft.format,
             epilogue: constants.epilogue,
             out: clamped(&affine, group.lo, group.hi),
         };
@@ -149,11 +163,19 @@ impl Builder<'_> {
                 .collect(),
             bias: draft.bias,
             weight_scale: draft.weight_scale,
+            weights: draft.format,
+            activation_bits: x.affine.bits(),
         });
         Ok(Coded { id, affine })
     }
 
-    fn draft(&self, inputs: &[ValueId], x: Affine, y: Affine) -> Result<Draft, Stop> {
+    fn draft(
+        &self,
+        inputs: &[ValueId],
+        format: Format,
+        x: Affine,
+        y: Affine,
+    ) -> Result<Draft, Stop> {
         let Some(weights) = self.float.as_const(inputs[1]) else {
             return problem(
                 "its weights are computed in the model; only constant weights can be compiled",
@@ -170,7 +192,10 @@ impl Builder<'_> {
             }
         };
         let weights = weights.to_f64();
+        let per_channel = weights.len() / channels.max(1);
+        let format = weights::resolve(&weights, per_channel, format);
         let mut draft = Draft {
+            format,
             codes: Vec::with_capacity(weights.len()),
             weight_scale: Vec::with_capacity(channels),
             bias,
@@ -178,41 +203,48 @@ impl Builder<'_> {
             sums: Vec::with_capacity(channels),
             x,
         };
-        let per_channel = weights.len() / channels.max(1);
-        for o in 0..channels {
-            draft.channel(&weights[o * per_channel..][..per_channel], o, y);
+        let scales = weights::scales(&weights, per_channel, format);
+        for (o, &scale) in scales.iter().enumerate() {
+            draft.channel(&weights[o * per_channel..][..per_channel], scale, y);
         }
         Ok(draft)
     }
 }
 
 impl Draft {
-    /// Quantises the weights of one channel.
-    fn channel(&mut self, weights: &[f64], o: usize, y: Affine) {
-        let largest = weights.iter().fold(0.0f64, |a, w| a.max(w.abs()));
-        let unit = y.scale / self.x.scale;
-        let mut scale = largest / 127.0;
-        if largest == 0.0 {
-            scale = unit / 256.0;
-        } else if scale < HIGH.start * unit {
-            scale = scale.max(HIGH.start * unit).min(2.0 * scale);
-        }
-        // a bias beyond 2^30 steps of the accumulator needs larger steps
-        scale = scale.max(self.bias[o].abs() / (self.x.scale * 1_073_741_824.0));
-        let codes = weights
-            .iter()
-            .map(|&w| real::quantize(w, scale, 0, -127, 127) as i8);
+    /// Quantises the weights of the next channel; `scale` is what they want.
+    fn channel(&mut self, weights: &[f64], scale: f64, y: Affine) {
+        let scale = self.admitted(scale, self.weight_scale.len(), y);
+        let codes = weights::codes(weights, scale, self.format);
         let start = self.codes.len();
         self.codes.extend(codes);
         let (mut lo, mut hi) = (0, 0);
+        let most = i64::from(self.x.codes().hi);
         for &q in &self.codes[start..] {
-            lo += i64::from(q.min(0)) * 255;
-            hi += i64::from(q.max(0)) * 255;
+            lo += i64::from(q.min(0)) * most;
+            hi += i64::from(q.max(0)) * most;
         }
         self.bounds.push((lo, hi));
         self.sums
             .push(self.codes[start..].iter().map(|&q| i64::from(q)).sum());
         self.weight_scale.push(scale);
+    }
+
+    /// The scale of channel `o` nearest to `scale` that the forms of the epilogue admit.
+    fn admitted(&self, mut scale: f64, o: usize, y: Affine) -> f64 {
+        let unit = y.scale / self.x.scale;
+        if scale == 0.0 {
+            scale = unit
+                * if self.format.admits(0) {
+                    1.0 / 256.0
+                } else {
+                    HIGH.start
+                };
+        } else if scale < HIGH.start * unit {
+            scale = scale.max(HIGH.start * unit).min(2.0 * scale);
+        }
+        // a bias beyond 2^30 steps of the accumulator needs larger steps
+        scale.max(self.bias[o].abs() / (self.x.scale * 1_073_741_824.0))
     }
 
     fn accumulator(&self, o: usize) -> f64 {
@@ -241,8 +273,7 @@ impl Draft {
     /// The epilogue without a residual: the high product where it is admitted, else exact rounding.
     fn plain(&self, y: Affine) -> Result<Constants, Stop> {
         let ratios = self.ratios(y);
-        let narrow = y.codes() == Codes::U8;
-        if narrow && ratios.iter().all(|r| HIGH.contains(r)) {
+        if !y.is_wide() && ratios.iter().all(|r| HIGH.contains(r)) {
             let zero = f64::from(y.zero_point) + 0.5;
             let b: Vec<i64> = ratios
                 .iter()

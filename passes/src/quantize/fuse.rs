@@ -308,7 +308,7 @@ impl Users {
         Self(graph.users())
     }
 
-    fn of(&self, v: ValueId) -> &[NodeId] {
+    pub(crate) fn of(&self, v: ValueId) -> &[NodeId] {
         &self.0[v]
     }
 
@@ -394,7 +394,7 @@ pub(crate) fn other_constant(graph: &Graph, node: &Node, v: ValueId) -> Option<V
 }
 
 /// Operations whose results hold the codes of their operand.
-fn is_pass_through(op: &Op) -> bool {
+pub(crate) fn is_pass_through(op: &Op) -> bool {
     match op {
         Op::Reshape(_) | Op::Transpose(_) | Op::Slice(_) | Op::Gather(_) | Op::Broadcast(_) => true,
         Op::Pool(p) => p.kind == PoolKind::Max,

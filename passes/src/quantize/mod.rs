@@ -1,12 +1,14 @@
 //! Quantisation: a simplified float graph and the ranges of its tensors become an integer graph.
 //!
-//! Weights are symmetric per output channel, activations affine per tensor. A convolution, the residual added to it
+//! Weights are symmetric per output channel, in the format of their layer, activations affine per tensor. A convolution, the residual added to it
 //! and the clamp behind it become one node that rounds once. Elementwise functions of one tensor become one table.
 //! What is given out, and what only a softmax reads that is given out, leaves with 16 bits. One file an operation.
 
+mod activations;
 mod arithmetic;
 mod bias;
 mod conv;
+mod formats;
 mod fuse;
 mod lookup;
 mod mean;
@@ -17,20 +19,24 @@ mod shape;
 mod softmax;
 #[cfg(test)]
 mod tests;
+pub mod weights;
 
 use std::collections::HashMap;
 
 use lowbit_ir::ops::{BinaryFn, Codes, PoolKind, UnaryFn};
 use lowbit_ir::{DType, Graph, Node, NodeId, Op, OpError, Tensor, Type, ValueId};
+use lowbit_num::Format;
 
+use activations::Activations;
 pub use bias::{BiasError, correct_biases};
+pub use formats::{Formats, LayerFormats};
 use fuse::{Fusion, Role};
 pub use params::Affine;
 
 /// The range of real values that a tensor of the float graph is quantised for.
 pub trait Ranges {
-    /// Lowest and highest value; both finite, 0 between them.
-    fn range(&self, value: ValueId) -> (f64, f64);
+    /// Lowest and highest value for codes of `bits` bits; both finite, 0 between them.
+    fn range(&self, value: ValueId, bits: u32) -> (f64, f64);
     /// Lowest and highest value seen, without any clipping.
     fn extremes(&self, value: ValueId) -> (f64, f64);
 }
@@ -62,6 +68,10 @@ pub struct Layer {
     pub bias: Vec<f64>,
     /// Real scale of the weights, by channel.
     pub weight_scale: Vec<f64>,
+    /// Format of the weights: the one that was asked for, or the one of the same bits that errs less.
+    pub weights: Format,
+    /// Bits of the tensor that the layer reads.
+    pub activation_bits: u32,
 }
 
 /// An integer graph with what is known about where it came from.
@@ -75,12 +85,19 @@ pub struct Quantized {
     pub values: HashMap<ValueId, ValueId>,
 }
 
-/// Quantises every tensor to 8 bits and what is given out to 16.
+/// Quantises weights and what layers read to the formats of the layers, other tensors to 8 bits and what is given out to 16.
+///
+/// A tensor has fewer than 8 bits where every reader is a layer that wants that, or moves it to one; where others read it
+/// too, such as the sum at the end of a residual block, the layer gets a copy of its own.
 ///
 /// # Errors
 /// Every node that cannot be quantised.
-pub fn quantize(float: &Graph, ranges: &dyn Ranges) -> Result<Quantized, Vec<Problem>> {
-    let mut builder = Builder::new(float, ranges);
+pub fn quantize(
+    float: &Graph,
+    ranges: &dyn Ranges,
+    formats: &Formats,
+) -> Result<Quantized, Vec<Problem>> {
+    let mut builder = Builder::new(float, ranges, formats);
     builder.inputs();
     for (id, node) in float.nodes() {
         builder.visit(id, node);
@@ -118,20 +135,28 @@ pub(crate) struct Builder<'a> {
     pub(crate) float: &'a Graph,
     pub(crate) fusion: Fusion,
     ranges: &'a dyn Ranges,
+    pub(crate) formats: &'a Formats,
+    pub(crate) activations: Activations,
     pub(crate) out: Graph,
     coded: HashMap<ValueId, Option<Coded>>,
+    /// Tensors again in fewer bits, for the layers that want that.
+    recoded: HashMap<(ValueId, u32), Coded>,
     pub(crate) layers: Vec<Layer>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(float: &'a Graph, ranges: &'a dyn Ranges) -> Self {
+    fn new(float: &'a Graph, ranges: &'a dyn Ranges, formats: &'a Formats) -> Self {
+        let fusion = Fusion::new(float);
         Self {
             float,
-            fusion: Fusion::new(float),
+            activations: Activations::new(float, &fusion, formats),
+            fusion,
             ranges,
+            formats,
             out: Graph::new(float.name.clone()),
             coded: HashMap::new(),
+            recoded: HashMap::new(),
             layers: Vec::new(),
             problems: Vec::new(),
         }
@@ -254,14 +279,20 @@ impl<'a> Builder<'a> {
         Coded { id, affine }
     }
 
-    /// The quantisation of a result: 16 bits where it is given out, what a concatenation wants, or its own 8 bits.
+    /// The quantisation of a result: 16 bits where it is given out, else the bits that its readers want, for the range
+    /// that a concatenation wants or its own.
     pub(crate) fn result_affine(&self, v: ValueId) -> Affine {
         if self.fusion.is_wide(v) {
             let (lo, hi) = self.ranges.extremes(v);
             return Affine::i16(lo, hi);
         }
-        let (lo, hi) = self.ranges.range(self.fusion.range_source(v));
-        Affine::u8(lo, hi)
+        self.narrow_affine(v, self.activations.bits(v))
+    }
+
+    /// The quantisation of a tensor with at most 8 bits.
+    pub(crate) fn narrow_affine(&self, v: ValueId, bits: u32) -> Affine {
+        let (lo, hi) = self.ranges.range(self.fusion.range_source(v), bits);
+        Affine::unsigned(lo, hi, bits)
     }
 
     /// Appends a node whose result has the codes of `affine`.

@@ -9,7 +9,8 @@ pub struct Affine {
     pub scale: f64,
     /// The code of zero.
     pub zero_point: i32,
-    wide: bool,
+    /// Bits of a code: 16, 8, or 4 in the low half of a byte.
+    bits: u32,
 }
 
 /// The smallest step that a dyadic scale holds with all its bits.
@@ -18,13 +19,19 @@ const SMALLEST: f64 = 1.0 / 2_147_483_648.0;
 impl Affine {
     /// Codes 0…255 for `lo..=hi`, with zero between them.
     pub fn u8(lo: f64, hi: f64) -> Self {
+        Self::unsigned(lo, hi, 8)
+    }
+
+    /// Codes of at most 8 bits, from 0 up, for `lo..=hi`, with zero between them.
+    pub fn unsigned(lo: f64, hi: f64, bits: u32) -> Self {
         let (lo, hi) = (lo.min(0.0), hi.max(0.0));
-        let scale = step((hi - lo) / 255.0);
-        let zero_point = real::round_i64(-lo / scale).clamp(0, 255) as i32;
+        let most = (1 << bits) - 1;
+        let scale = step((hi - lo) / f64::from(most));
+        let zero_point = real::round_i64(-lo / scale).clamp(0, most.into()) as i32;
         Self {
             scale,
             zero_point,
-            wide: false,
+            bits,
         }
     }
 
@@ -34,7 +41,7 @@ impl Affine {
         Self {
             scale: step(reach / 32767.0),
             zero_point: 0,
-            wide: true,
+            bits: 16,
         }
     }
 
@@ -43,16 +50,16 @@ impl Affine {
         Self {
             scale: step(scale),
             zero_point,
-            wide: false,
+            bits: 8,
         }
     }
 
     /// Unsigned codes of 8 or 16 bits for values from 0 to 1.
-    pub fn probability(bits: u8) -> Self {
+    pub fn probability(bits: u32) -> Self {
         Self {
-            scale: real::power_of_two(-i32::from(bits)),
+            scale: real::power_of_two(-(bits as i32)),
             zero_point: 0,
-            wide: bits == 16,
+            bits,
         }
     }
 
@@ -66,12 +73,23 @@ impl Affine {
 
     /// The codes of the type.
     pub fn codes(&self) -> Codes {
-        if self.wide { Codes::I16 } else { Codes::U8 }
+        if self.is_wide() {
+            return Codes::I16;
+        }
+        Codes {
+            hi: (1 << self.bits) - 1,
+            ..Codes::U8
+        }
     }
 
     /// Whether the codes take 16 bits.
     pub fn is_wide(&self) -> bool {
-        self.wide
+        self.bits > 8
+    }
+
+    /// Bits of a code.
+    pub fn bits(&self) -> u32 {
+        self.bits
     }
 
     /// The code of a real value, limited to the type.
@@ -133,6 +151,16 @@ mod tests {
                 (a.decode(a.encode(lo.min(0.0))) - lo.min(0.0)).abs() <= a.scale,
                 "{lo} {hi}"
             );
+        }
+    }
+
+    #[test]
+    fn four_bits_reach_the_ends_too() {
+        for (lo, hi) in [(-1.0, 3.0), (0.0, 6.0), (-2.0, 0.0)] {
+            let a = Affine::unsigned(lo, hi, 4);
+            assert_eq!(a.codes().hi, 15);
+            assert!((a.encode(hi) - a.encode(lo) - 15).abs() <= 1, "{lo} {hi}");
+            assert_eq!(a.decode(a.zero_point), 0.0);
         }
     }
 

@@ -2,7 +2,7 @@ use lowbit_ir::ops::{Concat, Gather, Pad, PadMode};
 use lowbit_ir::{DType, Node, Tensor, ValueId};
 
 use super::fuse::single;
-use super::{Affine, Builder, Coded, Stop, problem};
+use super::{Builder, Coded, Stop, problem};
 
 impl Builder<'_> {
     /// An operation that moves elements and keeps their codes.
@@ -24,8 +24,7 @@ impl Builder<'_> {
 
     /// Joins tensors in the codes of the result; those that were computed in them already are not touched.
     pub(crate) fn concat(&mut self, node: &Node, op: &Concat) -> Result<Coded, Stop> {
-        let (lo, hi) = self.ranges.range(self.fusion.range_source(node.output));
-        let affine = Affine::u8(lo, hi);
+        let affine = self.narrow_affine(node.output, self.activations.bits(node.output));
         let mut ids = Vec::new();
         for &v in &node.inputs {
             let coded = if self.float.as_const(v).is_some() {

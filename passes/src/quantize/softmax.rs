@@ -38,7 +38,7 @@ impl Builder<'_> {
         let softmax = IntSoftmax {
             m: d.m(),
             c: d.c(),
-            bits,
+            bits: bits as u8,
         };
         let mut coded = self.emit(node.output, softmax, &[operand, t1, t2], affine)?;
         if !last {

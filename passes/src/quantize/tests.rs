@@ -6,9 +6,9 @@ use lowbit_ir::ops::{
     Unary, UnaryFn,
 };
 use lowbit_ir::{DType, Data, Graph, Op, Stage, Tensor, Type, ValueId};
-use lowbit_num::real;
+use lowbit_num::{Format, real};
 
-use super::{Quantized, Ranges, correct_biases, quantize};
+use super::{Formats, LayerFormats, Quantized, Ranges, correct_biases, quantize};
 use crate::lower::{check_memory, lower};
 
 /// Repeatable numbers between −1 and 1 with a bell shape.
@@ -28,13 +28,19 @@ pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
 struct Net {
     graph: Graph,
     seed: u64,
+    layers: usize,
 }
 
 impl Net {
     fn new(shape: &[usize]) -> (Self, ValueId) {
         let mut graph = Graph::new("net");
         let x = graph.input("x", Type::new(DType::F32, shape));
-        (Self { graph, seed: 1 }, x)
+        let net = Self {
+            graph,
+            seed: 1,
+            layers: 0,
+        };
+        (net, x)
     }
 
     fn constant(&mut self, shape: &[usize], scale: f32) -> ValueId {
@@ -60,7 +66,9 @@ impl Net {
             pad,
             groups,
         };
-        self.push(op, &[x, w, b])
+        self.layers += 1;
+        let name = format!("conv{}", self.layers - 1);
+        self.graph.push(name, op, &[x, w, b]).unwrap()
     }
 
     fn push(&mut self, op: impl Into<Op>, operands: &[ValueId]) -> ValueId {
@@ -75,7 +83,7 @@ impl Net {
 struct Seen(HashMap<ValueId, (f64, f64)>);
 
 impl Ranges for Seen {
-    fn range(&self, v: ValueId) -> (f64, f64) {
+    fn range(&self, v: ValueId, _: u32) -> (f64, f64) {
         self.0[&v]
     }
     fn extremes(&self, v: ValueId) -> (f64, f64) {
@@ -154,7 +162,7 @@ fn check(net: Net, least: f64) -> Quantized {
     let graph = net.graph;
     graph.verify(Stage::Float).unwrap();
     let calibrated = calibrate(&graph, 8);
-    let mut q = quantize(&graph, &calibrated.ranges).unwrap();
+    let mut q = quantize(&graph, &calibrated.ranges, &Formats::default()).unwrap();
     q.graph.verify(Stage::Integer).unwrap();
     let codes: Vec<Vec<Tensor>> = calibrated
         .samples
@@ -316,7 +324,7 @@ fn bias_correction_restores_the_mean() {
     let y = net.push(Binary(BinaryFn::Max), &[y, last]);
     net.graph.output("y", y);
     let calibrated = calibrate(&net.graph, 16);
-    let plain = quantize(&net.graph, &calibrated.ranges).unwrap();
+    let plain = quantize(&net.graph, &calibrated.ranges, &Formats::default()).unwrap();
     let mut corrected = plain.clone();
     let codes: Vec<Vec<Tensor>> = calibrated
         .samples
@@ -352,6 +360,95 @@ fn bias_correction_restores_the_mean() {
     );
 }
 
+/// Every kind of layer: with few channels, depthwise, grouped, with a residual, behind a concatenation, linear.
+fn all_kinds() -> Graph {
+    let (mut net, x) = Net::new(&[1, 9, 8, 3]);
+    let a = net.conv(x, 12, 3, 1, 1);
+    let a = net.relu(a);
+    let b = net.conv(a, 12, 3, 1, 12);
+    let b = net.relu(b);
+    let b = net.conv(b, 12, 1, 1, 1);
+    let sum = net.push(Binary(BinaryFn::Add), &[b, a]);
+    let sum = net.relu(sum);
+    let c = net.conv(sum, 10, 3, 2, 2);
+    let d = net.conv(sum, 6, 1, 2, 1);
+    let joined = net.push(Concat { axis: 3 }, &[c, d]);
+    let pool = Pool {
+        kind: PoolKind::Max,
+        kernel: [2, 2],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: [[0, 0]; 2],
+    };
+    let p = net.push(pool, &[joined]);
+    let e = net.conv(p, 20, 3, 1, 1);
+    let e = net.relu(e);
+    let n = net.graph.shape(e).iter().product();
+    let shape = vec![1, 1, 1, n];
+    let flat = net.push(Reshape { shape }, &[e]);
+    let y = net.conv(flat, 7, 1, 1, 1);
+    net.graph.output("y", y);
+    net.graph
+}
+
+#[test]
+fn every_format_lowers_to_its_definition() {
+    let graph = all_kinds();
+    let calibrated = calibrate(&graph, 4);
+    for activation in [Format::Int8, Format::Int4] {
+        let mut before = f64::INFINITY;
+        for &weight in Format::ALL {
+            let formats = Formats::uniform(weight, activation);
+            let q = quantize(&graph, &calibrated.ranges, &formats).unwrap();
+            q.graph.verify(Stage::Integer).unwrap();
+            for layer in &q.layers {
+                assert_eq!(layer.weights.bits(), weight.bits());
+                assert_eq!(layer.activation_bits, activation.bits(), "{}", layer.name);
+            }
+            lowers(&q, &[codes(&q, &calibrated.samples[0])]);
+            let found = sqnr(&graph, &q, &calibrated.samples);
+            // each bit less costs about 6 dB; ternary lies between 1 and 2 bits
+            assert!(
+                found < before + 4.0,
+                "{weight}: {found:.1} dB after {before:.1}"
+            );
+            assert!(
+                found > f64::from(weight.bits().min(activation.bits())) * 4.0 - 6.0,
+                "{weight} {activation}: {found:.1} dB"
+            );
+            before = found;
+        }
+    }
+}
+
+#[test]
+fn only_layers_that_want_four_bits_read_them() {
+    let graph = all_kinds();
+    let calibrated = calibrate(&graph, 2);
+    let mut formats = Formats::uniform(Format::Int4, Format::Int8);
+    let narrow = LayerFormats {
+        weight: Format::Int4,
+        activation: Format::Int4,
+    };
+    // one shares its operand with a sum, the other does not
+    for layer in ["conv1", "conv6"] {
+        formats.layers.insert(layer.into(), narrow);
+    }
+    let q = quantize(&graph, &calibrated.ranges, &formats).unwrap();
+    for layer in &q.layers {
+        let expected = if formats.layers.contains_key(&layer.name) {
+            4
+        } else {
+            8
+        };
+        assert_eq!(layer.activation_bits, expected, "{}", layer.name);
+    }
+    let wide = quantize(&graph, &calibrated.ranges, &Formats::default()).unwrap();
+    let nodes = |q: &Quantized| q.graph.nodes().len();
+    assert_eq!(nodes(&q), nodes(&wide) + 1, "one copy of the shared tensor");
+    lowers(&q, &[codes(&q, &calibrated.samples[0])]);
+}
+
 #[test]
 fn every_node_without_an_integer_form_is_named() {
     let (mut net, x) = Net::new(&[1, 4, 4, 4]);
@@ -362,6 +459,6 @@ fn every_node_without_an_integer_form_is_named() {
     let sum = net.push(Binary(BinaryFn::Add), &[quotient, power]);
     net.graph.output("y", sum);
     let calibrated = calibrate(&net.graph, 1);
-    let problems = quantize(&net.graph, &calibrated.ranges).unwrap_err();
+    let problems = quantize(&net.graph, &calibrated.ranges, &Formats::default()).unwrap_err();
     assert_eq!(problems.len(), 2, "{problems:?}");
 }

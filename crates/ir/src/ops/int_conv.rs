@@ -1,8 +1,8 @@
-use lowbit_num::{Dyadic, SumShift, add_residual, high_product, requantize};
+use lowbit_num::{Dyadic, Format, SumShift, add_residual, high_product, requantize};
 use serde::{Deserialize, Serialize};
 
 use super::int_rescale::Codes;
-use super::{OpError, Operation, arity};
+use super::{OpError, Operation, arity, format_name};
 use crate::{DType, Stage, Tensor, Type};
 
 /// Convolution of codes with everything that follows it up to the next stored tensor.
@@ -22,6 +22,9 @@ pub struct IntConv {
     pub groups: usize,
     /// What taps outside the tensor read: the zero-point of x.
     pub pad_code: u8,
+    /// The format that the weights are stored in; all of them are its codes.
+    #[serde(with = "format_name")]
+    pub weights: Format,
     /// What becomes of the accumulator.
     pub epilogue: Epilogue,
     /// The codes of the result.
@@ -65,6 +68,17 @@ impl IntConv {
             Some(padded.checked_sub(reach)? / self.stride[i].max(1) + 1)
         };
         Some([extent(0)?, extent(1)?])
+    }
+
+    fn check_weights(&self, w: &Tensor) -> Result<(), OpError> {
+        let odd = |&&q: &&i8| !self.weights.admits(q.into());
+        match w.as_slice::<i8>().iter().find(odd) {
+            None => Ok(()),
+            Some(q) => Err(OpError::Value(format!(
+                "weight {q} is no code of {}",
+                self.weights
+            ))),
+        }
     }
 
     fn check_epilogue(&self, inputs: &[&Type], result: &[usize]) -> Result<(), OpError> {
@@ -141,6 +155,7 @@ impl Operation for IntConv {
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let types: Vec<Type> = inputs.iter().map(|t| t.ty()).collect();
         let ty = self.infer(&types.iter().collect::<Vec<_>>())?;
+        self.check_weights(inputs[1])?;
         let mut acc = self.accumulate(inputs[0], inputs[1], &ty.shape);
         self.finish(inputs, &mut acc);
         Ok(self.out.tensor(&ty.shape, acc))
@@ -318,6 +333,7 @@ mod tests {
             pad: [[1, 0], [2, 1]],
             groups,
             pad_code: 3,
+            weights: Format::Int8,
             epilogue,
             out,
         }
@@ -326,7 +342,7 @@ mod tests {
     fn operands(groups: usize) -> (Tensor, Tensor, Tensor) {
         let x = (0..2 * 5 * 6 * 4).map(|i| (i * 37 % 251) as u8).collect();
         let w = (0..8 * 3 * 2 * (4 / groups))
-            .map(|i| (i * 53 % 255) as u8 as i8)
+            .map(|i| ((i * 53 % 255) as i16 - 127) as i8)
             .collect();
         let b = (0..8).map(|i| i * 100 - 300).collect::<Vec<i32>>();
         (
@@ -375,6 +391,23 @@ mod tests {
                     "{groups} {at:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn weights_are_codes_of_their_format() {
+        let (x, w, b) = operands(1);
+        for &format in Format::ALL {
+            let weights = format;
+            let op = IntConv {
+                weights,
+                ..conv(1, Epilogue::Accumulator, Codes::I32)
+            };
+            let all: Vec<i8> = format.codes().map(|c| c as i8).collect();
+            let codes = (0..w.len()).map(|i| all[i % all.len()]).collect();
+            let good = Tensor::new(w.shape(), codes);
+            assert!(op.eval(&[&x, &good, &b]).is_ok(), "{format}");
+            assert_eq!(op.eval(&[&x, &w, &b]).is_ok(), format == Format::Int8);
         }
     }
 

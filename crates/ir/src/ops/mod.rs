@@ -231,6 +231,7 @@ operations! {
     }
 }
 
+mod format_name;
 mod int_rescale;
 mod scalar;
 mod window;

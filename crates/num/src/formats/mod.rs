@@ -1,39 +1,134 @@
-//! Number formats of stored codes, one file each: range, encoding and packing.
+//! Number formats of stored codes, one file each, and how codes are packed.
+//!
+//! A code is an integer on an even grid: `lo + step · field`, where the field is an unsigned number of the format's
+//! bits. What is stored is the field, so that unpacking is the same few operations for every format.
 
+mod binary;
+mod int2;
+mod int3;
+mod int4;
+mod int5;
+mod int6;
 mod int8;
+mod odd2;
+mod planes;
+mod ternary;
 
-pub use int8::Int8;
+use core::fmt;
+
+pub use planes::{Plane, Run};
+
+/// What a format is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spec {
+    /// Name in plans and reports.
+    name: &'static str,
+    /// Bits that a code takes in the object.
+    bits: u32,
+    /// Lowest code.
+    lo: i32,
+    /// Distance of neighbouring codes.
+    step: i32,
+    /// Number of codes.
+    levels: i32,
+}
 
 /// A format that weights or activations are stored in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub enum Format {
-    /// Signed symmetric 8 bits, −127…127.
+    /// Symmetric 8 bits, −127…127.
     Int8,
+    /// 6 bits, −32…31.
+    Int6,
+    /// 5 bits, −16…15.
+    Int5,
+    /// 4 bits, −8…7.
+    Int4,
+    /// 3 bits, −4…3.
+    Int3,
+    /// 2 bits, −2…1.
+    Int2,
+    /// 2 bits without zero: −3, −1, 1, 3.
+    Odd2,
+    /// −1, 0, 1 in 2 bits.
+    Ternary,
+    /// −1, 1 in 1 bit.
+    Binary,
 }
 
 impl Format {
     /// Every format, widest first.
-    pub const ALL: &'static [Self] = &[Self::Int8];
+    pub const ALL: &'static [Self] = &[
+        Self::Int8,
+        Self::Int6,
+        Self::Int5,
+        Self::Int4,
+        Self::Int3,
+        Self::Int2,
+        Self::Odd2,
+        Self::Ternary,
+        Self::Binary,
+    ];
+
+    fn spec(self) -> &'static Spec {
+        match self {
+            Self::Int8 => &int8::INT8,
+            Self::Int6 => &int6::INT6,
+            Self::Int5 => &int5::INT5,
+            Self::Int4 => &int4::INT4,
+            Self::Int3 => &int3::INT3,
+            Self::Int2 => &int2::INT2,
+            Self::Odd2 => &odd2::ODD2,
+            Self::Ternary => &ternary::TERNARY,
+            Self::Binary => &binary::BINARY,
+        }
+    }
 
     /// The name that plans and reports use.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Int8 => Int8::NAME,
-        }
+        self.spec().name
     }
 
     /// Bits that one code takes in the object.
     pub fn bits(self) -> u32 {
-        match self {
-            Self::Int8 => Int8::BITS,
-        }
+        self.spec().bits
     }
 
     /// The lowest and highest code.
     pub fn range(self) -> (i32, i32) {
-        match self {
-            Self::Int8 => (Int8::MIN, Int8::MAX),
-        }
+        let Spec {
+            lo, step, levels, ..
+        } = *self.spec();
+        (lo, lo + step * (levels - 1))
+    }
+
+    /// Distance of neighbouring codes: 1, or 2 where only odd numbers are codes.
+    pub fn step(self) -> i32 {
+        self.spec().step
+    }
+
+    /// Every code, ascending.
+    pub fn codes(self) -> impl DoubleEndedIterator<Item = i32> + Clone {
+        let Spec {
+            lo, step, levels, ..
+        } = *self.spec();
+        (0..levels).map(move |k| lo + step * k)
+    }
+
+    /// Whether a number is a code.
+    pub fn admits(self, code: i32) -> bool {
+        let (lo, hi) = self.range();
+        (lo..=hi).contains(&code) && (code - lo) % self.step() == 0
+    }
+
+    /// The number stored for a code: unsigned, of [`Format::bits`] bits.
+    pub fn field(self, code: i8) -> u8 {
+        ((i32::from(code) - self.spec().lo) / self.step()) as u8
+    }
+
+    /// The code of a stored number; inverse of [`Format::field`].
+    pub fn code(self, field: u8) -> i8 {
+        (self.spec().lo + self.step() * i32::from(field)) as i8
     }
 
     /// The format with this name.
@@ -41,23 +136,45 @@ impl Format {
         Self::ALL.iter().copied().find(|f| f.name() == name)
     }
 
-    /// Packs codes, given as `i8`, into `out`: [`Format::packed_len`] bytes.
-    pub fn pack(self, codes: &[i8], out: &mut [u8]) {
-        match self {
-            Self::Int8 => Int8::pack(codes, out),
+    /// Bytes that `n` codes take: `n · bits / 8`, `n` rounded up to whole groups of at most 8 codes.
+    pub fn packed_len(self, n: usize) -> usize {
+        planes::packed_len(self.bits(), n)
+    }
+
+    /// Packs codes into `out`, [`Format::packed_len`] bytes, for vectors of `width` bytes; see [`Format::runs`].
+    pub fn pack(self, codes: &[i8], width: usize, out: &mut [u8]) {
+        out.fill(0);
+        for run in self.runs(codes.len(), width) {
+            for (i, &code) in codes[run.code..].iter().take(run.codes()).enumerate() {
+                let field = self.field(code);
+                for (byte, bit, plane) in run.parts(i) {
+                    out[byte] |= (field >> plane.shift & plane.mask()) << bit;
+                }
+            }
         }
     }
 
     /// Unpacks codes; inverse of [`Format::pack`].
-    pub fn unpack(self, packed: &[u8], out: &mut [i8]) {
-        match self {
-            Self::Int8 => Int8::unpack(packed, out),
+    pub fn unpack(self, packed: &[u8], width: usize, out: &mut [i8]) {
+        for run in self.runs(out.len(), width) {
+            for (i, code) in out[run.code..].iter_mut().take(run.codes()).enumerate() {
+                let part = |(byte, bit, plane): (usize, u32, Plane)| {
+                    (packed[byte] >> bit & plane.mask()) << plane.shift
+                };
+                *code = self.code(run.parts(i).map(part).sum());
+            }
         }
     }
 
-    /// Bytes that `n` codes take.
-    pub fn packed_len(self, n: usize) -> usize {
-        (n * self.bits() as usize).div_ceil(8)
+    /// How `n` packed codes lie in memory, for vectors of `width` bytes, a power of two.
+    pub fn runs(self, n: usize, width: usize) -> impl Iterator<Item = Run> {
+        planes::runs(self.bits(), n, width)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -65,23 +182,78 @@ impl Format {
 mod tests {
     use super::*;
 
+    const WIDTHS: [usize; 5] = [1, 4, 16, 32, 64];
+
     #[test]
-    fn unpack_inverts_pack_over_all_codes() {
+    fn names_are_unique() {
+        for &format in Format::ALL {
+            assert_eq!(Format::from_name(format.name()), Some(format));
+        }
+    }
+
+    #[test]
+    fn fields_are_the_codes_in_order_and_fit_the_bits() {
         for &format in Format::ALL {
             let (lo, hi) = format.range();
-            let mut codes = [0i8; 256];
-            let mut n = 0;
-            for code in lo..=hi {
-                codes[n] = code as i8;
-                n += 1;
+            assert_eq!(format.codes().next(), Some(lo));
+            assert_eq!(format.codes().next_back(), Some(hi));
+            for (k, code) in format.codes().enumerate() {
+                assert!(format.admits(code), "{format}: {code}");
+                assert_eq!(usize::from(format.field(code as i8)), k, "{format}: {code}");
+                assert_eq!(i32::from(format.code(k as u8)), code, "{format}");
+                assert!(k < 1 << format.bits(), "{format}: {k}");
             }
-            let mut packed = [0u8; 256];
-            let packed = &mut packed[..format.packed_len(n)];
-            format.pack(&codes[..n], packed);
-            let mut back = [0i8; 256];
-            format.unpack(packed, &mut back[..n]);
-            assert_eq!(codes[..n], back[..n], "{}", format.name());
-            assert_eq!(Format::from_name(format.name()), Some(format));
+            let codes = (-300..300).filter(|&c| format.admits(c)).count();
+            assert_eq!(codes, format.codes().count(), "{format}");
+        }
+    }
+
+    #[test]
+    fn encoding_takes_the_nearest_code() {
+        for &format in Format::ALL {
+            for i in -1400..1400 {
+                let x = f64::from(i) / 10.0;
+                let distance = |c: i32| (f64::from(c) - x).abs();
+                let found = crate::real::encode(x, format);
+                assert!(format.admits(found), "{format}: {x} became {found}");
+                let least = format.codes().map(distance).fold(f64::INFINITY, f64::min);
+                assert!(
+                    distance(found) < least + 1e-9,
+                    "{format}: {x} became {found}"
+                );
+            }
+        }
+    }
+
+    /// Codes that run through the format in an order that no layout follows.
+    fn mixed<const N: usize>(format: Format) -> [i8; N] {
+        let levels = format.codes().count();
+        core::array::from_fn(|i| format.codes().nth((i * 7 + i / 11) % levels).unwrap() as i8)
+    }
+
+    #[test]
+    fn unpack_inverts_pack_over_all_codes_and_lengths() {
+        for &format in Format::ALL {
+            let codes = mixed::<1400>(format);
+            for width in WIDTHS {
+                for n in (0..70).chain([255, 256, 257, 511, 768, 1399, 1400]) {
+                    let mut packed = [0xaau8; 1500];
+                    let packed = &mut packed[..format.packed_len(n)];
+                    format.pack(&codes[..n], width, packed);
+                    let mut back = [0x55i8; 1400];
+                    format.unpack(packed, width, &mut back[..n]);
+                    assert_eq!(codes[..n], back[..n], "{format} × {n} in {width}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn codes_are_packed_densely() {
+        for &format in Format::ALL {
+            for n in (0..4096).step_by(8) {
+                assert_eq!(format.packed_len(n), n / 8 * format.bits() as usize);
+            }
         }
     }
 }
