@@ -32,6 +32,19 @@ pub struct Located {
     pub place: Place,
 }
 
+/// Memory of the arena for a tensor or a work space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The value that lies there first, or that is computed with the help of the work space.
+    pub value: ValueId,
+    /// Whether it is a work space.
+    pub scratch: bool,
+    /// Bytes, and the calls that need them.
+    pub lifetime: Lifetime,
+    /// Where it starts.
+    pub offset: usize,
+}
+
 /// A program with what is known about where it came from.
 #[derive(Clone, Debug)]
 pub struct Lowered {
@@ -41,8 +54,8 @@ pub struct Lowered {
     pub computes: Vec<ValueId>,
     /// Where values are while they live.
     pub located: HashMap<ValueId, Located>,
-    /// Memory of the arena by lifetime, in calls.
-    pub lifetimes: Vec<Lifetime>,
+    /// What lies in the arena, and when.
+    pub rooms: Vec<Room>,
     /// No arena can be smaller.
     pub arena_lower_bound: usize,
 }
@@ -71,6 +84,15 @@ enum Memory {
     Buffer(usize),
 }
 
+/// Memory of the arena that has no place yet.
+struct Buffer {
+    value: ValueId,
+    scratch: bool,
+    bytes: usize,
+    /// Bytes behind it that may be read.
+    slack: usize,
+}
+
 /// A call whose buffers have no places yet.
 struct Pending {
     kernel: Kernel,
@@ -84,8 +106,7 @@ struct Driver<'a> {
     machine: Machine,
     borders: HashMap<ValueId, Border>,
     values: HashMap<ValueId, (Memory, Storage)>,
-    /// Sizes of the arena's buffers, and bytes behind them that may be read.
-    buffers: Vec<(usize, usize)>,
+    buffers: Vec<Buffer>,
     calls: Vec<Pending>,
     consts: Vec<u8>,
     known: HashMap<Vec<u8>, usize>,
@@ -136,11 +157,17 @@ impl<'a> Driver<'a> {
         }
         let behind = slack(self.graph, v, &self.machine);
         let storage = arena(ty.dtype, &ty.shape, self.borders.get(&v), behind);
-        (self.buffer(storage.bytes, behind), storage)
+        let buffer = Buffer {
+            value: v,
+            scratch: false,
+            bytes: storage.bytes,
+            slack: behind,
+        };
+        (self.buffer(buffer), storage)
     }
 
-    fn buffer(&mut self, bytes: usize, slack: usize) -> Memory {
-        self.buffers.push((bytes, slack));
+    fn buffer(&mut self, buffer: Buffer) -> Memory {
+        self.buffers.push(buffer);
         Memory::Buffer(self.buffers.len() - 1)
     }
 
@@ -282,7 +309,12 @@ impl<'a> Driver<'a> {
                 Arg::Result => result,
                 Arg::Const(bytes) => Memory::Const(self.constant(bytes)),
                 Arg::Scratch(k, bytes) => *scratch.entry(*k).or_insert_with(|| {
-                    self.buffers.push((*bytes, 0));
+                    self.buffers.push(Buffer {
+                        value: computes,
+                        scratch: true,
+                        bytes: *bytes,
+                        slack: 0,
+                    });
                     Memory::Buffer(self.buffers.len() - 1)
                 }),
             })
@@ -332,7 +364,7 @@ impl<'a> Driver<'a> {
             .offsets
             .iter()
             .zip(&self.buffers)
-            .map(|(o, (bytes, slack))| o + bytes + slack);
+            .map(|(o, b)| o + b.bytes + b.slack);
         let arena_bytes = ends.max().unwrap_or(0);
         let place = |m: Memory| match m {
             Memory::Input(k) => Place::Input(k),
@@ -340,6 +372,14 @@ impl<'a> Driver<'a> {
             Memory::Const(at) => Place::Const(at),
             Memory::Buffer(k) => Place::Arena(planned.offsets[k]),
         };
+        let rooms = (self.buffers.iter().zip(&lifetimes).zip(&planned.offsets))
+            .map(|((buffer, &lifetime), &offset)| Room {
+                value: buffer.value,
+                scratch: buffer.scratch,
+                lifetime,
+                offset,
+            })
+            .collect();
         self.consts.resize(self.consts.len() + SLACK, 0);
         let (mut kernels, mut calls, mut computes) = (Kernels::default(), Vec::new(), Vec::new());
         for pending in self.calls {
@@ -386,7 +426,7 @@ impl<'a> Driver<'a> {
             computes,
             located,
             arena_lower_bound: lower_bound(&lifetimes),
-            lifetimes,
+            rooms,
         }
     }
 
@@ -396,7 +436,7 @@ impl<'a> Driver<'a> {
             for memory in &pending.args {
                 if let Memory::Buffer(k) = *memory {
                     let new = Lifetime {
-                        bytes: self.buffers[k].0,
+                        bytes: self.buffers[k].bytes,
                         first: call,
                         last: call,
                     };

@@ -42,7 +42,7 @@ use lowbit_kernel::{Buffer, Role};
 
 pub use arena::{Lifetime, Plan, lower_bound, plan};
 pub use check::{MemoryError, check_memory};
-pub use driver::{Located, LowerError, Lowered, lower};
+pub use driver::{Located, LowerError, Lowered, Room, lower};
 pub use machine::Machine;
 pub use node::{Arg, Operand, Step, Storage};
 
