@@ -1,9 +1,17 @@
-//! The plain facts that a compilation reports: `report.json` and `plan.json`.
+//! The plain facts that a compilation reports: `report.json` and `plan.json`, and the page that shows them.
 #![forbid(unsafe_code)]
+
+pub mod insight;
+mod page;
+mod reproduce;
+pub mod text;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use page::{frontier_page, loss_sentences, memory_sentence, report_page};
+pub use reproduce::command;
 
 /// What `report.json` holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

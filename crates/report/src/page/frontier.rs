@@ -1,0 +1,184 @@
+use maud::{Markup, PreEscaped, html};
+use serde::Serialize;
+
+use super::plot::{Axis, Plot, SIDE, anchor, dot, drawing, line, place};
+use super::{bits_class, bits_text, short};
+use crate::insight::format_bits;
+use crate::reproduce::command;
+use crate::text::{bytes, significant};
+use crate::{Point, Report};
+
+/// What the drawing needs.
+pub(super) struct Facts<'a> {
+    /// Compiles the model, once a budget and a folder are added.
+    pub(super) command: &'a str,
+    /// Names of layers.
+    pub(super) layers: Vec<&'a str>,
+    /// From the smallest to the largest.
+    pub(super) points: &'a [Point],
+    /// The point that was compiled.
+    pub(super) chosen: Option<usize>,
+    /// Other plans: name, bytes, predicted loss.
+    pub(super) others: Vec<(&'static str, f64, f64)>,
+}
+
+/// The frontier with the plan that was compiled; nothing where no sensitivity was measured.
+pub(super) fn section(r: &Report) -> Option<Markup> {
+    if r.frontier.is_empty() {
+        return None;
+    }
+    let chosen = r.chosen();
+    let own = r.predicted_loss().filter(|_| chosen.is_none());
+    let facts = Facts {
+        command: &command(r, false),
+        layers: r.layers.iter().map(|l| l.name.as_str()).collect(),
+        points: &r.frontier,
+        chosen,
+        others: own
+            .map(|loss| ("this object", r.totals.weight_bytes as f64, loss))
+            .into_iter()
+            .collect(),
+    };
+    Some(body(&facts))
+}
+
+/// What the page's script reads.
+#[derive(Serialize)]
+struct Data<'a> {
+    command: &'a str,
+    layers: &'a [&'a str],
+    chosen: Option<usize>,
+    points: Vec<PointData<'a>>,
+}
+
+#[derive(Serialize)]
+struct PointData<'a> {
+    /// Place of the point, in shares of the plot.
+    x: f64,
+    y: f64,
+    bits: f64,
+    weight_bytes: u64,
+    predicted_loss: f64,
+    /// The budget that gives this plan: not below its average.
+    budget: String,
+    /// In words: bits, size, loss.
+    shown: [String; 3],
+    formats: &'a [String],
+}
+
+/// The plot, the slider under it and the bits of each layer at the slider's point.
+pub(super) fn body(facts: &Facts<'_>) -> Markup {
+    let points = facts.points;
+    let start = facts.chosen.unwrap_or(points.len() / 2);
+    let (x, y) = axes(facts);
+    let data = Data {
+        command: facts.command,
+        layers: &facts.layers,
+        chosen: facts.chosen,
+        points: points.iter().map(|p| data(p, &x, &y)).collect(),
+    };
+    let here = &data.points[start];
+    html! {
+        p { (sentence(facts)) }
+        (plot(facts, x, y, (here.x, here.y)))
+        div.slider {
+            label for="budget" { "Budget" }
+            input #budget type="range" min="0" max=(points.len() - 1) step="1" value=(start)
+                aria-valuetext=(here.shown.join(", ")) aria-describedby="frontier-changes";
+            output #frontier-now for="budget" {
+                @for (id, text) in ["bits", "size", "loss"].iter().zip(&here.shown) {
+                    span id=(format!("frontier-{id}")) { (text) }
+                }
+            }
+        }
+        div.bits-strip { (bars(&points[start])) }
+        p #frontier-changes aria-live="polite" {}
+        p.command { code #frontier-command { (facts.command) " --bits " (here.budget) " -o out" } }
+        script #frontier-data type="application/json" { (PreEscaped(embedded(&data))) }
+    }
+}
+
+/// JSON that cannot end the element that holds it.
+fn embedded(data: &Data<'_>) -> String {
+    let text = serde_json::to_string(data).expect("facts are plain");
+    text.replace('<', "\\u003c")
+}
+
+fn data<'a>(p: &'a Point, x: &Axis, y: &Axis) -> PointData<'a> {
+    PointData {
+        x: x.at(p.weight_bytes as f64),
+        y: y.at(p.predicted_loss),
+        bits: p.bits,
+        weight_bytes: p.weight_bytes,
+        predicted_loss: p.predicted_loss,
+        budget: format!("{}", (p.bits * 1000.0 - 1e-6).ceil() / 1000.0),
+        shown: [
+            format!("{} bits a weight", bits_text(p.bits)),
+            bytes(p.weight_bytes as f64),
+            format!("predicted loss {}", significant(p.predicted_loss)),
+        ],
+        formats: &p.formats,
+    }
+}
+
+fn axes(facts: &Facts<'_>) -> (Axis, Axis) {
+    let sizes = facts.points.iter().map(|p| p.weight_bytes as f64);
+    let losses = facts.points.iter().map(|p| p.predicted_loss);
+    (
+        Axis::around(sizes.chain(facts.others.iter().map(|o| o.1))),
+        Axis::log(losses.chain(facts.others.iter().map(|o| o.2))),
+    )
+}
+
+fn sentence(facts: &Facts<'_>) -> String {
+    let (small, large) = (&facts.points[0], &facts.points[facts.points.len() - 1]);
+    format!(
+        "{} plans, each the best that was found at its size, from {} at {} bits a weight to {} at {}. Losses are predictions, not measurements.",
+        facts.points.len(),
+        bytes(small.weight_bytes as f64),
+        bits_text(small.bits),
+        bytes(large.weight_bytes as f64),
+        bits_text(large.bits)
+    )
+}
+
+fn plot(facts: &Facts<'_>, x: Axis, y: Axis, here: (f64, f64)) -> Markup {
+    let at = |size: f64, loss: f64| (x.at(size), y.at(loss));
+    let points: Vec<(f64, f64)> = facts
+        .points
+        .iter()
+        .map(|p| at(p.weight_bytes as f64, p.predicted_loss))
+        .collect();
+    let chosen = facts.chosen.map(|i| ("this object", points[i]));
+    let others = facts.others.iter().map(|o| (o.0, at(o.1, o.2)));
+    let named: Vec<_> = chosen.into_iter().chain(others).collect();
+    let shapes = html! {
+        path.curve d=(line(&points)) {}
+        @for p in &points { path.point d=(dot(p.0, p.1)) {} }
+        @for (_, p) in &named { path.chosen d=(dot(p.0, p.1)) {} }
+    };
+    let marks = html! {
+        span #frontier-dot style=(anchor(here.0, here.1)) {}
+        @for (name, p) in &named { span.mark.left[p.0 > 0.7] style=(anchor(p.0, p.1)) { (name) } }
+    };
+    let plot = Plot {
+        label: "Predicted loss against bytes of weights, of the best plan at each size",
+        x: (x, "weights", &bytes),
+        y: (y, "predicted loss", &significant),
+    };
+    plot.draw(&shapes, &marks)
+}
+
+fn bars(point: &Point) -> Markup {
+    let width = 1.0 / point.formats.len().max(1) as f64;
+    let bar = |i: usize, format: &str| {
+        let height = place(format_bits(format).unwrap_or(8.0) / 8.0);
+        html! {
+            rect class=(bits_class(format)) x=(place((i as f64 + 0.06) * width)) width=(place(0.88 * width))
+                y=(SIDE - height) height=(height) data-format=(short(format)) {}
+        }
+    };
+    drawing(
+        &html! { g #frontier-bars { @for (i, f) in point.formats.iter().enumerate() { (bar(i, f)) } } },
+    )
+}

@@ -1,0 +1,84 @@
+//! The command that gives the same bytes again.
+
+use crate::{Budget, Report};
+
+/// The command line without its output folder; `budget` tells whether it holds the budgets that were given.
+pub fn command(r: &Report, budget: bool) -> String {
+    let mut words = vec!["lowbit".into(), "compile".into(), quoted(&r.model.path)];
+    let mut flag = |name: &str, value: String| words.extend([name.into(), quoted(&value)]);
+    if let Some(data) = &r.reproduce.data {
+        flag("--data", data.clone());
+    }
+    if budget {
+        budgets(&r.budget, &mut flag);
+    }
+    flag("--target", r.target.triple.clone());
+    flag("--cpu", r.target.level.clone());
+    for (name, dims) in &r.reproduce.shapes {
+        let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
+        let name = if name.is_empty() {
+            String::new()
+        } else {
+            format!("{name}=")
+        };
+        flag("--shape", format!("{name}{}", dims.join("x")));
+    }
+    if r.reproduce.ranges != "mse" {
+        flag("--ranges", r.reproduce.ranges.clone());
+    }
+    if r.reproduce.seed != 1 {
+        flag("--seed", r.reproduce.seed.to_string());
+    }
+    words.join(" ")
+}
+
+fn budgets(b: &Budget, flag: &mut impl FnMut(&str, String)) {
+    let given = [
+        ("--bits", b.bits),
+        ("--size", b.size.map(|x| x as f64)),
+        ("--bops", b.bops),
+        ("--ram", b.ram.map(|x| x as f64)),
+    ];
+    for (name, value) in given {
+        if let Some(value) = value {
+            flag(name, value.to_string());
+        }
+    }
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("a/b.onnx"), "a/b.onnx");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+
+    #[test]
+    fn commands_hold_what_was_given() {
+        let mut r = Report::default();
+        r.model.path = "my net.onnx".into();
+        r.budget.bits = Some(4.5);
+        r.target.triple = "x86_64-linux".into();
+        r.target.level = "x86-64-v3".into();
+        r.reproduce.shapes = vec![(String::new(), vec![1, 3])];
+        r.reproduce.ranges = "mse".into();
+        r.reproduce.seed = 1;
+        assert_eq!(
+            command(&r, true),
+            "lowbit compile 'my net.onnx' --bits 4.5 --target x86_64-linux --cpu x86-64-v3 --shape 1x3"
+        );
+    }
+}
