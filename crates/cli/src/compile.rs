@@ -229,7 +229,7 @@ fn summary(r: &Report, folder: &std::path::Path) {
         "wrote {}",
         folder
             .join(format!(
-                "{}.o, {}.h, plan.json, report.json",
+                "{}.o, {}.h, plan.json, report.json, report.html",
                 r.model.name, r.model.name
             ))
             .display()

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lowbit_report::{Plan, Report, read_report, to_json};
+use lowbit_report::{Plan, Report, read_report, report_page, to_json};
 
 use crate::Error;
 use crate::header::header;
@@ -52,6 +52,7 @@ impl Artefact {
             (format!("{name}.h"), header(&self.report).into_bytes()),
             ("plan.json".into(), to_json(plan).into_bytes()),
             ("report.json".into(), to_json(&self.report).into_bytes()),
+            ("report.html".into(), report_page(&self.report).into_bytes()),
         ];
         let beside = tempfile::Builder::new()
             .prefix(".lowbit-")

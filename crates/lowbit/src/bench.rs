@@ -8,7 +8,7 @@ use lowbit_report::Report;
 use serde::Serialize;
 
 use crate::artefact::Artefact;
-use crate::compile::Options;
+use crate::compile::{Compiled, Options};
 use crate::object::port_bytes;
 use crate::{Error, Progress, verify};
 
@@ -59,13 +59,6 @@ pub fn bench(folder: &Path, layers: bool, progress: &dyn Progress) -> Result<Ben
     let times = timed(|| state.run(&module));
     let macs = report.totals.macs;
     let median = times[times.len() / 2];
-    let rate = |us: f64, macs: u64| {
-        if us > 0.0 {
-            macs as f64 / us / 1000.0
-        } else {
-            0.0
-        }
-    };
     Ok(Bench {
         median_us: median,
         min_us: times[0],
@@ -78,6 +71,14 @@ pub fn bench(folder: &Path, layers: bool, progress: &dyn Progress) -> Result<Ben
             Vec::new()
         },
     })
+}
+
+fn rate(us: f64, macs: u64) -> f64 {
+    if us > 0.0 {
+        macs as f64 / us / 1000.0
+    } else {
+        0.0
+    }
 }
 
 fn native(object: &[u8], report: &Report) -> Result<Module, Error> {
@@ -164,12 +165,45 @@ fn timed(mut call: impl FnMut()) -> Vec<f64> {
     times
 }
 
-fn by_layer(report: &Report, progress: &dyn Progress) -> Result<Vec<LayerTime>, Error> {
-    let options = Options {
-        eval: Some(0),
-        ..verify::options(report)
+/// Fills in the times of inference and of each layer, where this machine runs the object.
+///
+/// # Errors
+/// The object for single calls cannot be emitted or mapped.
+pub(crate) fn fill(compiled: &mut Compiled, progress: &dyn Progress) -> Result<(), Error> {
+    let report = &compiled.artefact.report;
+    if !report.target.triple.starts_with(std::env::consts::ARCH) {
+        return Ok(());
+    }
+    let Ok(module) = native(&compiled.artefact.object, report) else {
+        return Ok(());
     };
-    let compiled = crate::compile(&options, progress)?;
+    progress.step("time", 0, 0);
+    let mut state = State::new(&module, report);
+    let whole = median(timed(|| state.run(&module)));
+    let calls = call_times(compiled)?;
+    let of_layer = |v| {
+        let parts = compiled.lowered.computes.iter().zip(&calls);
+        parts.filter(|(c, _)| **c == v).map(|(_, us)| us).sum()
+    };
+    let times: Vec<f64> = (compiled.quantized.layers.iter())
+        .map(|l| of_layer(l.int))
+        .collect();
+    let report = &mut compiled.artefact.report;
+    report.totals.latency_us = Some(whole);
+    report.totals.latency_source = Some("measured".into());
+    for (layer, us) in report.layers.iter_mut().zip(times) {
+        layer.latency_us = Some(us);
+    }
+    Ok(())
+}
+
+fn median(ascending: Vec<f64>) -> f64 {
+    ascending[ascending.len() / 2]
+}
+
+/// Median microseconds of each call, on the same program built with an entry for single calls.
+fn call_times(compiled: &Compiled) -> Result<Vec<f64>, Error> {
+    let report = &compiled.artefact.report;
     let steps = lowbit_llvm::Options {
         debug_steps: true,
         ..Default::default()
@@ -177,8 +211,7 @@ fn by_layer(report: &Report, progress: &dyn Progress) -> Result<Vec<LayerTime>, 
     let object = lowbit_llvm::emit(&compiled.lowered.program, &compiled.target, &steps)?.object;
     let module = native(&object, report)?;
     let mut state = State::new(&module, report);
-    let program = &compiled.lowered.program;
-    let mut all = vec![Vec::new(); program.calls.len()];
+    let mut all = vec![Vec::new(); compiled.lowered.program.calls.len()];
     let start = Instant::now();
     while start.elapsed() < SPAN || all[0].len() < 5 {
         for (call, times) in all.iter_mut().enumerate() {
@@ -187,32 +220,33 @@ fn by_layer(report: &Report, progress: &dyn Progress) -> Result<Vec<LayerTime>, 
             times.push(before.elapsed().as_secs_f64() * 1e6);
         }
     }
-    Ok(program
-        .calls
-        .iter()
-        .zip(all)
-        .map(|(call, mut times)| {
-            times.sort_by(f64::total_cmp);
-            let median_us = times[times.len() / 2];
-            let kernel = program.kernels[call.kernel].name.clone();
-            let heavy = kernel.starts_with("conv") || kernel.starts_with("depthwise");
-            let macs = report
-                .layers
-                .iter()
-                .find(|l| heavy && l.name == call.label)
-                .map_or(0, |l| l.macs);
-            let gmac_per_s = if median_us > 0.0 {
-                macs as f64 / median_us / 1000.0
-            } else {
-                0.0
-            };
-            LayerTime {
-                name: call.label.clone(),
-                kernel,
-                median_us,
-                macs,
-                gmac_per_s,
-            }
-        })
-        .collect())
+    let ordered = all.into_iter().map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        median(times)
+    });
+    Ok(ordered.collect())
+}
+
+fn by_layer(report: &Report, progress: &dyn Progress) -> Result<Vec<LayerTime>, Error> {
+    let options = Options {
+        eval: Some(0),
+        ..verify::options(report)
+    };
+    let compiled = crate::compile(&options, progress)?;
+    let times = call_times(&compiled)?;
+    let program = &compiled.lowered.program;
+    let rows = program.calls.iter().zip(times).map(|(call, median_us)| {
+        let kernel = program.kernels[call.kernel].name.clone();
+        let heavy = kernel.starts_with("conv") || kernel.starts_with("depthwise");
+        let layer = report.layers.iter().find(|l| heavy && l.name == call.label);
+        let macs = layer.map_or(0, |l| l.macs);
+        LayerTime {
+            name: call.label.clone(),
+            kernel,
+            median_us,
+            macs,
+            gmac_per_s: rate(median_us, macs),
+        }
+    });
+    Ok(rows.collect())
 }

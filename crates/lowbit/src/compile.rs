@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use crate::artefact::{Artefact, object_name};
 use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
-use crate::{Cache, Error, Progress, eval};
+use crate::{Cache, Error, Progress, bench, diagnose, eval, timeline};
 
 /// What to compile, and how.
 #[derive(Clone, Debug)]
@@ -146,6 +146,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     report.proofs.float_instructions = scan.float_instructions.len();
     report.proofs.undefined_symbols = scan.undefined_symbols;
     report.reproduce.object_sha256 = sha256(&emitted.object);
+    report.memory = timeline::memory(&quantized.graph, &lowered);
     check_budget(&options.budget, &report)?;
     let artefact = Artefact {
         object: emitted.object,
@@ -161,6 +162,10 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
         target,
     };
     compiled.spot_check(progress)?;
+    diagnose::diagnose(&mut compiled, progress)?;
+    if options.eval != Some(0) {
+        bench::fill(&mut compiled, progress)?;
+    }
     compiled.evaluate(options.eval, progress)?;
     Ok(compiled)
 }

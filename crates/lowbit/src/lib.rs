@@ -7,6 +7,7 @@ pub mod build;
 mod cache;
 mod check;
 mod compile;
+mod diagnose;
 mod error;
 mod eval;
 mod header;
@@ -17,6 +18,7 @@ mod progress;
 mod qemu;
 mod run;
 mod targets;
+mod timeline;
 mod verify;
 
 pub use artefact::{Artefact, is_artefact, object_name};

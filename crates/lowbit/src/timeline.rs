@@ -19,9 +19,7 @@ pub(crate) fn memory(graph: &Graph, lowered: &Lowered) -> Memory {
         })
         .collect();
     let live = |call: usize| {
-        let living = buffers
-            .iter()
-            .filter(|b| b.first <= call && call <= b.last);
+        let living = buffers.iter().filter(|b| b.first <= call && call <= b.last);
         living.map(|b| b.bytes).sum()
     };
     let program = &lowered.program;
