@@ -41,8 +41,9 @@ pub fn significant(x: f64) -> String {
 }
 
 /// `conv1`, `conv1 and conv2`, `conv1, conv2 and 3 more`.
-pub fn list(names: &[&str], most: usize) -> String {
-    match names {
+pub fn list(names: &[impl AsRef<str>], most: usize) -> String {
+    let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+    match names.as_slice() {
         [] => String::new(),
         [one] => (*one).into(),
         _ if names.len() <= most => {
@@ -56,6 +57,20 @@ pub fn list(names: &[&str], most: usize) -> String {
         ),
     }
 }
+
+/// A name of the model, short enough for a line: the first of several joined ones, and of a long path its end.
+pub fn name(full: &str) -> String {
+    let first = full.split(';').next().unwrap_or(full);
+    let length = first.chars().count();
+    if length <= LONGEST_NAME {
+        return first.into();
+    }
+    let tail: String = first.chars().skip(length + 1 - LONGEST_NAME).collect();
+    let end = tail.split_once('/').map_or(tail.as_str(), |(_, end)| end);
+    format!("…{end}")
+}
+
+const LONGEST_NAME: usize = 40;
 
 fn scaled(x: f64, units: &[(f64, &str)], least: &str) -> String {
     let found = units.iter().find(|(size, _)| x.abs() >= *size);
@@ -86,6 +101,18 @@ mod tests {
         assert_eq!(significant(-0.25), "−0.25");
         assert_eq!(significant(1_200.0), "1200");
         assert_eq!(significant(3.2e-7), "3.20e−7");
+    }
+
+    #[test]
+    fn names_fit_a_line() {
+        assert_eq!(name("conv1"), "conv1");
+        assert_eq!(
+            name("model/conv2d/Relu;model/conv2d/BiasAdd"),
+            "model/conv2d/Relu"
+        );
+        let long = "MobilenetV2/expanded_conv_10/depthwise/BatchNorm/FusedBatchNorm";
+        assert_eq!(name(long), "…depthwise/BatchNorm/FusedBatchNorm");
+        assert!(name(&"x".repeat(90)).chars().count() <= 40);
     }
 
     #[test]

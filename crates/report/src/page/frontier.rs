@@ -5,7 +5,7 @@ use super::plot::{Axis, Plot, SIDE, anchor, dot, drawing, line, place};
 use super::{bits_class, bits_text, short};
 use crate::insight::format_bits;
 use crate::reproduce::command;
-use crate::text::{bytes, significant};
+use crate::text::{bytes, name, significant};
 use crate::{Point, Report};
 
 /// What the drawing needs.
@@ -13,7 +13,7 @@ pub(super) struct Facts<'a> {
     /// Compiles the model, once a budget and a folder are added.
     pub(super) command: &'a str,
     /// Names of layers.
-    pub(super) layers: Vec<&'a str>,
+    pub(super) layers: Vec<String>,
     /// From the smallest to the largest.
     pub(super) points: &'a [Point],
     /// The point that was compiled.
@@ -31,7 +31,7 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
     let own = r.predicted_loss().filter(|_| chosen.is_none());
     let facts = Facts {
         command: &command(r, false),
-        layers: r.layers.iter().map(|l| l.name.as_str()).collect(),
+        layers: r.layers.iter().map(|l| name(&l.name)).collect(),
         points: &r.frontier,
         chosen,
         others: own
@@ -46,7 +46,7 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
 #[derive(Serialize)]
 struct Data<'a> {
     command: &'a str,
-    layers: &'a [&'a str],
+    layers: &'a [String],
     chosen: Option<usize>,
     points: Vec<PointData<'a>>,
 }
@@ -159,7 +159,7 @@ fn plot(facts: &Facts<'_>, x: Axis, y: Axis, here: (f64, f64)) -> Markup {
     };
     let marks = html! {
         span #frontier-dot style=(anchor(here.0, here.1)) {}
-        @for (name, p) in &named { span.mark.left[p.0 > 0.7] style=(anchor(p.0, p.1)) { (name) } }
+        @for (title, p) in &named { span.mark.left[p.0 > 0.7] style=(anchor(p.0, p.1)) { (title) } }
     };
     let plot = Plot {
         label: "Predicted loss against bytes of weights, of the best plan at each size",

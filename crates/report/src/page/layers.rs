@@ -3,7 +3,7 @@ use maud::{Markup, html};
 use super::plot::{SIDE, drawing, place};
 use super::{bits_class, chip};
 use crate::insight::format_bits;
-use crate::text::{bytes, count, micros, significant};
+use crate::text::{bytes, count, micros, name, significant};
 use crate::{Layer, Report};
 
 /// A quantity of every layer.
@@ -88,11 +88,12 @@ fn strip(layers: &[Layer]) -> Markup {
         .collect();
     html! {
         div.strip role="group" aria-label="Layers in order of execution" {
-            @for t in &known {
+            @for (row, t) in known.iter().enumerate() {
+                @let place = format!("grid-row:{}", row + 1);
                 @let most = layers.iter().filter_map(t.value).fold(0.0, f64::max);
-                span.track-name { (t.name) }
-                div.track { (bars(layers, t, most)) }
-                span.track-most { (if t.name == "Bits" { String::new() } else { (t.show)(most) }) }
+                span.track-name style=(place) { (t.name) }
+                div.track style=(place) { (bars(layers, t, most)) }
+                span.track-most style=(place) { (if t.name == "Bits" { String::new() } else { (t.show)(most) }) }
             }
             div.columns style=(format!("grid-row:1 / span {};grid-template-columns:repeat({},1fr)", known.len(), layers.len())) {
                 @for (i, l) in layers.iter().enumerate() {
@@ -106,7 +107,7 @@ fn strip(layers: &[Layer]) -> Markup {
 fn spoken(l: &Layer) -> String {
     format!(
         "{}, {}, {}",
-        l.name,
+        name(&l.name),
         l.weight_format,
         bytes(l.weight_bytes as f64)
     )
@@ -153,13 +154,13 @@ fn card(i: usize, l: &Layer, source: &str) -> Markup {
     facts.extend(
         optional
             .into_iter()
-            .filter_map(|(name, text)| Some((name, text?))),
+            .filter_map(|(term, text)| Some((term, text?))),
     );
     html! {
         article.card id=(format!("layer-{i}")) hidden[i != 0] {
-            h3 { (chip(&l.weight_format)) " " (l.name) " " small { (l.op) } }
+            h3 { (chip(&l.weight_format)) " " span title=(l.name) { (name(&l.name)) } " " small { (l.op) } }
             p { (l.why) }
-            dl { @for (name, text) in facts { div { dt { (name) } dd { (text) } } } }
+            dl { @for (term, text) in facts { div { dt { (term) } dd { (text) } } } }
         }
     }
 }
@@ -219,7 +220,7 @@ fn table(layers: &[Layer]) -> Markup {
                 tbody {
                     @for l in layers {
                         tr {
-                            th scope="row" { (l.name) }
+                            th scope="row" title=(l.name) { (name(&l.name)) }
                             @for c in &columns { td.number[c.2] { @if let Some(cell) = c.1(l) { (cell) } @else { "–" } } }
                             @if !same { td.why { (l.why) } }
                         }

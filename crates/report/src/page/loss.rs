@@ -3,7 +3,7 @@ use maud::{Markup, html};
 use super::plot::{Axis, Plot, SIDE, dot, drawing, line, place};
 use super::{chip, short};
 use crate::insight::{culprits, falls, remedies};
-use crate::text::{bytes, list, percent, significant};
+use crate::text::{bytes, list, name, percent, significant};
 use crate::{Layer, Report};
 
 /// Layers that are drawn at most.
@@ -25,7 +25,7 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
 /// Where accuracy is lost and what would help most, in sentences.
 pub fn sentences(layers: &[Layer]) -> Vec<String> {
     let names =
-        |of: &[usize]| -> Vec<&str> { of.iter().map(|&i| layers[i].name.as_str()).collect() };
+        |of: &[usize]| -> Vec<String> { of.iter().map(|&i| name(&layers[i].name)).collect() };
     let mut found = Vec::new();
     if let Some(c) = culprits(layers) {
         let (verb, n) = if c.layers.len() == 1 {
@@ -45,7 +45,7 @@ pub fn sentences(layers: &[Layer]) -> Vec<String> {
         .map(|m| {
             format!(
                 "keep {} at {} bits: +{}, −{:.0} % of the predicted loss",
-                layers[m.layer].name,
+                name(&layers[m.layer].name),
                 short(&m.choice.weight_format),
                 bytes(m.bytes as f64),
                 100.0 * m.gain
@@ -65,14 +65,17 @@ fn noise(layers: &[Layer]) -> Option<String> {
     let steepest = falls(layers, 1)
         .first()
         .map_or(String::new(), |&(i, fall)| {
-            format!(" It falls most at {}, by {fall:.1} dB.", layers[i].name)
+            format!(
+                " It falls most at {}, by {fall:.1} dB.",
+                name(&layers[i].name)
+            )
         });
     let cosine = least
         .cosine
         .map_or(String::new(), |c| format!(", cosine {c:.4}"));
     Some(format!(
         "Measured on calibration samples against the float model, signal to noise is least at {}: {db:.1} dB{cosine}.{steepest}",
-        least.name
+        name(&least.name)
     ))
 }
 
@@ -99,7 +102,7 @@ fn worst(layers: &[Layer]) -> Markup {
             thead.visually-hidden { tr { th scope="col" { "Layer" } th scope="col" { "Format" } th scope="col" { "Drawn" } th scope="col" { "Share" } th scope="col" { "Loss" } } }
             tbody { @for l in order.into_iter().take(WORST) {
                 tr {
-                    th scope="row" { (l.name) }
+                    th scope="row" title=(l.name) { (name(&l.name)) }
                     td { (chip(&l.weight_format)) }
                     td.wide { (drawing(&html! { rect.bar x="0" y="0" height=(SIDE) width=(place(share(l) / most)) {} })) }
                     td.number { (percent(share(l))) }

@@ -1,7 +1,7 @@
 use maud::{Markup, html};
 
-use super::plot::{Axis, Plot, SIDE, line, place};
-use crate::text::{bytes, list};
+use super::plot::{Axis, Plot, SIDE, anchor, line, place};
+use crate::text::{bytes, list, name};
 use crate::{Buffer, Memory, Report};
 
 /// The arena as a map of calls and bytes, with the peak named.
@@ -17,7 +17,7 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
             thead { tr { th scope="col" { "Tensor" } th.number scope="col" { "Bytes" } th.number scope="col" { "From call" } th.number scope="col" { "To call" } } }
             tbody { @for b in &live {
                 tr {
-                    th scope="row" { (b.name) @if b.scratch { " (work space)" } }
+                    th scope="row" title=(b.name) { (name(&b.name)) @if b.scratch { " (work space)" } }
                     td.number { (bytes(b.bytes as f64)) }
                     td.number { (b.first + 1) }
                     td.number { (b.last + 1) }
@@ -32,17 +32,16 @@ pub fn sentence(m: &Memory) -> Option<String> {
     let peak = m.peak()?;
     let named = |b: &&Buffer| {
         let what = if b.scratch { "work space of " } else { "" };
-        format!("{what}{} ({})", b.name, bytes(b.bytes as f64))
+        format!("{what}{} ({})", name(&b.name), bytes(b.bytes as f64))
     };
     let live: Vec<String> = m.live(peak).iter().map(named).collect();
-    let names: Vec<&str> = live.iter().map(String::as_str).collect();
     Some(format!(
         "The peak of {} is during {}, call {} of {}: {}.",
         bytes(m.steps[peak].live_bytes as f64),
-        m.steps[peak].name,
+        name(&m.steps[peak].name),
         peak + 1,
         m.steps.len(),
-        list(&names, 4)
+        list(&live, 4)
     ))
 }
 
@@ -67,8 +66,9 @@ fn map(r: &Report, peak: usize) -> Markup {
     };
     let marks = html! {
         @for b in m.buffers.iter().filter(|b| roomy(b, steps, &y)) {
-            span.room style=(over(b, &x, &y)) { (b.name) }
+            span.room style=(over(b, &x, &y)) { (last(&b.name)) }
         }
+        span.peak-mark.left[peak as f64 / steps > 0.7] style=(anchor(x.at(peak as f64 + 0.5), y.at(m.steps[peak].live_bytes as f64))) { "peak" }
     };
     let plot = Plot {
         label: "The arena: each tensor’s place over the calls during which it lives; the line is the total",
@@ -86,6 +86,16 @@ fn room(b: &Buffer, x: &Axis, y: &Axis) -> Markup {
             title { (b.name) ", " (bytes(b.bytes as f64)) }
         }
     }
+}
+
+/// The end of a path.
+fn last(full: &str) -> String {
+    let short = name(full);
+    short
+        .trim_end_matches('/')
+        .rsplit('/')
+        .next()
+        .map_or(short.clone(), Into::into)
 }
 
 /// Whether there is room for a name.

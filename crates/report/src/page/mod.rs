@@ -64,7 +64,7 @@ pub fn frontier_page(model: &str, command: &str, layers: &[String], points: &[Po
     };
     let body = frontier::body(&frontier::Facts {
         command,
-        layers: layers.iter().map(String::as_str).collect(),
+        layers: layers.iter().map(|l| crate::text::name(l)).collect(),
         points,
         chosen: None,
         others: Vec::new(),
