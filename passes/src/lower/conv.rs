@@ -7,12 +7,13 @@
 use lowbit_ir::Tensor;
 use lowbit_ir::ops::{Epilogue, IntConv};
 use lowbit_kernel::{Addr, BufId, Builder, Role, Type, Val};
+use lowbit_num::Format;
 
 use super::conv_pack::{Packed, Reduction};
 use super::epilogue::{Constants, Finish};
 use super::tile::{self, Dot, Part, Shape};
 use super::view::View;
-use super::{Arg, Machine, Operand, Step, Storage, depthwise};
+use super::{Arg, Machine, Operand, Step, Storage, depthwise, unpack};
 
 pub(crate) fn lower(
     op: &IntConv,
@@ -54,6 +55,8 @@ struct Conv<'a> {
 struct Buffers {
     x: BufId,
     w: BufId,
+    /// Work space for a block of weights, where they are packed.
+    panel: Option<BufId>,
     constants: BufId,
     y: BufId,
     r: Option<BufId>,
@@ -91,7 +94,7 @@ impl<'a> Conv<'a> {
         }
         let size = [y.shape[1], y.shape[2]];
         let weights = operands[1].constant.expect("weights are constant");
-        let (dot, shape, packed) = form(weights, op.groups, size, &reduction, machine);
+        let (dot, shape, packed) = form(weights, op, size, &reduction, machine);
         Self {
             op,
             operands,
@@ -115,6 +118,9 @@ impl<'a> Conv<'a> {
         let storage = self.operands[0].storage;
         let x = b.declare(super::slack_buffer("x", Role::In, storage));
         let wb = b.buffer("w", Role::Const, self.packed.bytes.len());
+        let panel_bytes = self.packed.panel * self.shape.vectors;
+        let packed = self.op.weights != Format::Int8;
+        let panel = packed.then(|| b.buffer("panel", Role::Scratch, panel_bytes));
         let cb = b.buffer("c", Role::Const, constants.bytes.len());
         let r = self
             .r
@@ -131,17 +137,16 @@ impl<'a> Conv<'a> {
             Buffers {
                 x,
                 w: wb,
+                panel,
                 constants: cb,
                 y,
                 r,
             },
             &finish,
         );
-        let mut args = vec![
-            Arg::Operand(0),
-            Arg::Const(self.packed.bytes.clone()),
-            Arg::Const(constants.bytes),
-        ];
+        let mut args = vec![Arg::Operand(0), Arg::Const(self.packed.bytes.clone())];
+        args.extend(panel.map(|_| Arg::Scratch(0, panel_bytes)));
+        args.push(Arg::Const(constants.bytes));
         args.extend(r.map(|_| Arg::Operand(4)));
         args.push(Arg::Result);
         Step {
@@ -168,10 +173,11 @@ impl<'a> Conv<'a> {
             (self.op.groups, self.group_strides(finish)),
         ];
         nest(b, &outer, start, &mut |b, start| {
-            let panel = self.packed.vector * self.shape.vectors;
-            let channels_first = panel <= PANEL;
+            let panel = self.packed.panel * self.shape.vectors;
+            let channels_first = panel <= PANEL || buffers.panel.is_some();
             if channels_first {
                 self.channel_blocks(b, start, finish, &mut |b, start, vectors| {
+                    let start = &self.unpacked(b, start, buffers.panel, vectors.count);
                     self.pixels(b, start, &mut |b, start, size| {
                         self.tile(b, start, size, vectors, finish)
                     });
@@ -183,6 +189,50 @@ impl<'a> Conv<'a> {
                     });
                 });
             }
+        });
+    }
+
+    /// Unpacks a block of weights, where they are packed; the same place with its weights there.
+    fn unpacked(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        panel: Option<BufId>,
+        vectors: usize,
+    ) -> Start {
+        let start = start.moved(&Strides::default());
+        let Some(panel) = panel.map(|p| p.at(0)) else {
+            return start;
+        };
+        let (format, width) = (self.op.weights, self.machine.vector_bytes());
+        let codes = self.packed.panel * vectors;
+        unpack::unpack(b, format, codes, width, [&start.w, &panel]);
+        if !format.admits(0) {
+            self.clear_ends(b, &panel, vectors);
+        }
+        Start { w: panel, ..start }
+    }
+
+    /// Clears the weights of bytes behind the end of each run: a format without a zero cannot hold them.
+    fn clear_ends(&self, b: &mut Builder, panel: &Addr, vectors: usize) {
+        let Some((first, steps, bytes)) = self.reduction.ragged() else {
+            return;
+        };
+        let width = self.machine.vector_bytes();
+        let ty = Type::I8.x(width as u16);
+        let keep: Vec<i64> = (0..width).map(|i| -i64::from(i % 4 < bytes)).collect();
+        let keep = b.constant_lanes(ty, &keep);
+        let row = self.shape_bytes(vectors);
+        let runs = self.reduction.steps() / steps;
+        b.for_(runs as u32, &[], |b, run, _| {
+            for v in 0..vectors {
+                let at = first as i64 * row + (v * width) as i64;
+                let at = panel.clone().plus(at).step(run, steps as i64 * row);
+                let w = b.load(ty, at.clone());
+                let kept = b.and(w, keep);
+                b.store(kept, at);
+            }
+            Vec::new()
         });
     }
 
@@ -494,17 +544,18 @@ fn nest(
 /// The way to sum that is estimated to be the fastest, with its tile and weights.
 fn form(
     weights: &Tensor,
-    groups: usize,
+    op: &IntConv,
     size: [usize; 2],
     reduction: &Reduction,
     machine: &Machine,
 ) -> (Dot, Shape, Packed) {
-    let channels = weights.shape()[0] / groups;
+    let channels = weights.shape()[0] / op.groups;
     let lanes = usize::from(machine.lanes);
     let of = |dot| {
         let shape = tile::choose(size, channels, reduction.steps(), machine, dot);
         let narrow = dot == Dot::Narrow;
-        let packed = Packed::new(weights, reduction, groups, [shape.vectors, lanes], narrow);
+        let blocks = [shape.vectors, lanes];
+        let packed = Packed::new(weights, op.weights, reduction, op.groups, blocks, narrow);
         let steps = reduction.steps() + packed.extras;
         let time = tile::time(size, channels.div_ceil(lanes), steps, shape, machine, dot);
         (time, (dot, shape, packed))
@@ -537,7 +588,16 @@ fn flatten(v: &mut View) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check_conv;
+    use super::super::testing::{check_conv, check_formats};
+
+    #[test]
+    fn every_format_equals_the_definition() {
+        check_formats([1, 4, 5, 3], 9, [3, 3], 1);
+        check_formats([1, 3, 3, 16], 40, [1, 1], 1);
+        check_formats([1, 1, 1, 37], 10, [1, 1], 1);
+        check_formats([2, 4, 5, 6], 24, [3, 2], 3);
+        check_formats([1, 3, 3, 70], 18, [3, 3], 1);
+    }
 
     #[test]
     fn equals_the_definition() {

@@ -4,7 +4,9 @@ use lowbit_ir::Tensor;
 use lowbit_ir::ops::IntConv;
 use lowbit_kernel::{Addr, Builder, LoopVar, Val};
 
-use super::Storage;
+use lowbit_num::Format;
+
+use super::{Storage, unpack};
 
 /// The sum behind one output: runs of bytes that lie next to each other, in steps of four.
 pub(crate) struct Reduction {
@@ -53,6 +55,12 @@ impl Reduction {
     /// Steps of four bytes in a run.
     fn run_steps(&self) -> usize {
         self.run.div_ceil(4)
+    }
+
+    /// Where runs end within a step: that step of the first run, steps from run to run, and the bytes before the end.
+    pub(crate) fn ragged(&self) -> Option<(usize, usize, usize)> {
+        let (run, rest) = (self.run_steps(), self.run % 4);
+        (rest > 0).then_some((run - 1, run, rest))
     }
 
     /// Steps of the whole sum.
@@ -133,12 +141,16 @@ impl Place {
 ///
 /// Where pairs of products must fit 16 bits, what weights exceed that by follows the steps of each block as extra steps of
 /// the same form, and after them the offsets of their bytes in the operand as `i32`, a place for each vector.
+///
+/// Weights of fewer than 8 bits have no extra steps. Each of their blocks is packed by itself and unpacked to a panel.
 pub(crate) struct Packed {
     pub(crate) bytes: Vec<u8>,
     /// Bytes of a group.
     pub(crate) group: usize,
     /// Bytes that one vector takes in a block.
     pub(crate) vector: usize,
+    /// Bytes that one vector takes in a block once it is unpacked.
+    pub(crate) panel: usize,
     /// Extra steps of a block.
     pub(crate) extras: usize,
 }
@@ -157,9 +169,10 @@ struct Extra {
 }
 
 impl Packed {
-    /// Packs weights in blocks of `vectors` vectors; `narrow` keeps pairs of products within 16 bits.
+    /// Packs weights of a format in blocks of `vectors` vectors; `narrow` keeps pairs of products within 16 bits.
     pub(crate) fn new(
         w: &Tensor,
+        format: Format,
         reduction: &Reduction,
         groups: usize,
         [vectors, lanes]: [usize; 2],
@@ -172,8 +185,8 @@ impl Packed {
             for first in (0..total).step_by(vectors) {
                 let own = first * lanes..(first + vectors).min(total) * lanes;
                 let own = own.map(|c| (c < channels).then_some(g * channels + c));
-                let mut block = Block::new(w, reduction, &own.collect::<Vec<_>>());
-                if narrow {
+                let mut block = Block::new(w, format, reduction, &own.collect::<Vec<_>>());
+                if narrow && format == Format::Int8 {
                     block.narrow(reduction);
                 }
                 blocks.push(block);
@@ -181,21 +194,29 @@ impl Packed {
         }
         let extras = blocks.iter().map(|b| b.extras.len()).max().unwrap_or(0);
         let steps = (reduction.steps() + extras) * lanes * 4;
-        let vector = steps + extras * 4;
-        Self {
-            bytes: blocks
+        let panel = steps + extras * 4;
+        let (bytes, vector) = if format == Format::Int8 {
+            let bytes = blocks.iter().map(|b| b.bytes(extras, b.lanes / lanes));
+            (bytes.flatten().collect(), panel)
+        } else {
+            let bytes = blocks
                 .iter()
-                .flat_map(|b| b.bytes(extras, b.lanes / lanes))
-                .collect(),
+                .map(|b| unpack::pack(format, &b.codes, lanes * 4));
+            (bytes.flatten().collect(), format.packed_len(panel))
+        };
+        Self {
+            bytes,
             group: total * vector,
             vector,
+            panel,
             extras,
         }
     }
 }
 
 impl Block {
-    fn new(w: &Tensor, reduction: &Reduction, channels: &[Option<usize>]) -> Self {
+    fn new(w: &Tensor, format: Format, reduction: &Reduction, channels: &[Option<usize>]) -> Self {
+        let nothing = if format.admits(0) { 0 } else { 1 };
         let weights = w.as_slice::<i8>();
         let [kh, kw, cg] = reduction.kernel;
         let mut codes = Vec::with_capacity(reduction.steps() * channels.len() * 4);
@@ -205,7 +226,7 @@ impl Block {
                     let [ky, kx, c] = reduction.tap(step, j)?;
                     Some(weights[((channel.as_ref()? * kh + ky) * kw + kx) * cg + c])
                 };
-                codes.extend((0..4).map(|j| code(j).unwrap_or(0)));
+                codes.extend((0..4).map(|j| code(j).unwrap_or(nothing)));
             }
         }
         Self {
@@ -335,7 +356,7 @@ mod tests {
             let reduction =
                 Reduction::new(&op, &Storage::dense(DType::U8, x.shape()), [1, 1, channels]);
             let lanes: Vec<Option<usize>> = (0..8).map(Some).collect();
-            let mut block = Block::new(&w, &reduction, &lanes);
+            let mut block = Block::new(&w, Format::Int8, &reduction, &lanes);
             block.narrow(&reduction);
             for (lane, weights) in w.as_slice::<i8>().chunks_exact(channels).enumerate() {
                 let products = x.as_slice::<u8>().iter().zip(weights);

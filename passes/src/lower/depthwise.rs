@@ -8,11 +8,12 @@
 use lowbit_ir::DType;
 use lowbit_ir::ops::{Epilogue, IntConv};
 use lowbit_kernel::{Addr, BufId, Builder, Role, Type, Val};
+use lowbit_num::Format;
 
 use super::epilogue::{Table, requantized, store_some};
 use super::tile::parts;
 use super::view::View;
-use super::{Arg, Machine, Operand, Step, Storage};
+use super::{Arg, Machine, Operand, Step, Storage, depthwise_pack};
 
 /// Whether a convolution has this form.
 pub(crate) fn fits(op: &IntConv, operands: &[Operand<'_>], _machine: &Machine) -> bool {
@@ -46,55 +47,70 @@ pub(crate) fn lower(
             .expect("weights are constant")
             .as_slice(),
     };
-    let (mut bytes, mut cells) = (Vec::new(), depthwise.cells());
-    for cell in &mut cells {
-        cell.table = bytes.len();
-        for chunk in 0..cell.chunks {
-            depthwise.write(&mut bytes, cell, chunk);
-        }
-    }
+    let (cells, constants, quads) = depthwise.tables();
     let mut b = Builder::new(format!("depthwise_{}x{}", kernel[0], kernel[1]));
     let xb = b.declare(super::slack_buffer("x", Role::In, operands[0].storage));
-    let t = b.buffer("table", Role::Const, bytes.len());
+    let t = b.buffer("table", Role::Const, constants.len());
+    let mut args = vec![Arg::Operand(0), Arg::Const(constants)];
+    let w = if op.weights == Format::Int8 {
+        let w = b.buffer("w", Role::Const, quads.len());
+        args.push(Arg::Const(quads));
+        w
+    } else {
+        let (w, own) = depthwise_pack::unpacked(&mut b, &depthwise, &cells, quads.len());
+        args.extend(own);
+        w
+    };
     let yb = b.buffer("y", Role::Out, result.bytes);
-    depthwise.emit(&mut b, &cells, [xb, t, yb]);
+    args.push(Arg::Result);
+    depthwise.emit(&mut b, &cells, [xb, t, w, yb]);
     vec![Step {
         kernel: b.finish(),
-        args: vec![Arg::Operand(0), Arg::Const(bytes), Arg::Result],
+        args,
     }]
 }
 
-struct Depthwise<'a> {
-    op: &'a IntConv,
-    machine: &'a Machine,
+pub(super) struct Depthwise<'a> {
+    pub(super) op: &'a IntConv,
+    pub(super) machine: &'a Machine,
     x: View,
     y: View,
-    kernel: [usize; 2],
+    pub(super) kernel: [usize; 2],
     paired: bool,
     table: Table,
-    weights: &'a [i8],
+    /// Codes `[channel][kernel row][kernel column]`.
+    pub(super) weights: &'a [i8],
 }
 
 /// Bytes of a row that are handled alike: `chunks` neighbouring ones of `width` bytes, at `trips` places.
 #[derive(Clone, Debug)]
-struct Cell {
-    width: usize,
+pub(super) struct Cell {
+    pub(super) width: usize,
     /// Bytes that are stored.
     valid: usize,
-    chunks: usize,
+    pub(super) chunks: usize,
     /// First channel.
-    channel: usize,
+    pub(super) channel: usize,
     trips: usize,
     /// First byte in a row of the operand and of the result.
     start: [usize; 2],
     /// Bytes between places in a row of the operand and of the result.
     step: [usize; 2],
-    /// Where the table of the first chunk starts.
+    /// Where the constants of the first chunk start.
     table: usize,
+    /// Where the weights of the first chunk start.
+    pub(super) quads: usize,
+}
+
+impl Cell {
+    /// Whether a vector holds several pixels of `channels` channels each.
+    pub(super) fn repeats(&self, channels: usize) -> bool {
+        self.step[0] == self.width && channels < self.width
+    }
 }
 
 impl Depthwise<'_> {
-    fn channels(&self) -> usize {
+    pub(super) fn channels(&self) -> usize {
         self.y.shape[3]
     }
 
@@ -131,6 +147,7 @@ impl Depthwise<'_> {
                 start,
                 step,
                 table: 0,
+                quads: 0,
             });
             at += trips * width;
         }
@@ -169,13 +186,26 @@ impl Depthwise<'_> {
                 start,
                 step,
                 table: 0,
+                quads: 0,
             });
             at += chunks * width;
         }
         cells
     }
 
-    fn quads(&self) -> usize {
+    /// The cells with where their tables start, the constants, and the weights in the order of use.
+    fn tables(&self) -> (Vec<Cell>, Vec<u8>, Vec<u8>) {
+        let (mut cells, mut constants, mut quads) = (self.cells(), Vec::new(), Vec::new());
+        for cell in &mut cells {
+            (cell.table, cell.quads) = (constants.len(), quads.len());
+            for chunk in 0..cell.chunks {
+                self.write(&mut constants, &mut quads, cell, chunk);
+            }
+        }
+        (cells, constants, quads)
+    }
+
+    pub(super) fn quads(&self) -> usize {
         if self.paired {
             1
         } else {
@@ -183,12 +213,13 @@ impl Depthwise<'_> {
         }
     }
 
-    fn variants(&self) -> usize {
+    /// Output rows that share their dwords of taps.
+    pub(super) fn variants(&self) -> usize {
         if self.paired { 2 } else { 1 }
     }
 
-    /// Constants of the four parts, then weights `[quad][kernel column][output row][part]`.
-    fn write(&self, bytes: &mut Vec<u8>, cell: &Cell, chunk: usize) {
+    /// Constants of the four parts, and weights `[quad][kernel column][output row][part]`.
+    fn write(&self, constants: &mut Vec<u8>, quads: &mut Vec<u8>, cell: &Cell, chunk: usize) {
         let lanes = cell.width / 4;
         let c = self.channels();
         let first = cell.channel + chunk * cell.width;
@@ -203,7 +234,7 @@ impl Depthwise<'_> {
         };
         for part in 0..4 {
             self.table
-                .write(bytes, (0..lanes).map(|lane| channel(part, lane)));
+                .write(constants, (0..lanes).map(|lane| channel(part, lane)));
         }
         for quad in 0..self.quads() {
             for kx in 0..self.kernel[1] {
@@ -216,7 +247,7 @@ impl Depthwise<'_> {
                                 self.weights[(channel * self.kernel[0] + ky) * self.kernel[1] + kx],
                             )
                         };
-                        bytes.extend((0..4).map(|row| weight(row).unwrap_or(0).cast_unsigned()));
+                        quads.extend((0..4).map(|row| weight(row).unwrap_or(0).cast_unsigned()));
                     }
                 }
             }
@@ -227,22 +258,25 @@ impl Depthwise<'_> {
         4 * self.table.columns() * cell.width
     }
 
-    fn chunk_bytes(&self, cell: &Cell) -> usize {
-        self.constant_bytes(cell) + self.quads() * self.kernel[1] * self.variants() * 4 * cell.width
+    /// Bytes of the weights of a chunk.
+    pub(super) fn quad_bytes(&self, cell: &Cell) -> usize {
+        self.quads() * self.kernel[1] * self.variants() * 4 * cell.width
     }
 
-    fn emit(&self, b: &mut Builder, cells: &[Cell], [x, t, y]: [BufId; 3]) {
+    fn emit(&self, b: &mut Builder, cells: &[Cell], [x, t, w, y]: [BufId; 4]) {
         let rows = parts(self.y.shape[1], self.variants());
         let start = [
             x.at(self.x.offset as i64),
             t.at(0),
+            w.at(0),
             y.at(self.y.offset as i64),
         ];
-        let images = [self.x.strides[0] as i64, 0, self.y.strides[0] as i64];
+        let images = [self.x.strides[0] as i64, 0, 0, self.y.strides[0] as i64];
         repeat(b, self.y.shape[0], images, start, &mut |b, at| {
             for part in &rows {
                 let row = [
                     self.op.stride[0] as i64 * self.x.strides[1] as i64,
+                    0,
                     0,
                     self.y.strides[1] as i64,
                 ];
@@ -262,18 +296,16 @@ impl Depthwise<'_> {
         });
     }
 
-    fn cell(&self, b: &mut Builder, cell: &Cell, at: &[Addr; 3], rows: usize) {
-        let start = [
-            cell.start[0] as i64,
-            cell.table as i64,
-            cell.start[1] as i64,
-        ];
+    fn cell(&self, b: &mut Builder, cell: &Cell, at: &[Addr; 4], rows: usize) {
+        let start = [cell.start[0], cell.table, cell.quads, cell.start[1]].map(|n| n as i64);
         let chunk = [
-            cell.width as i64,
-            self.chunk_bytes(cell) as i64,
-            cell.width as i64,
-        ];
-        let place = [cell.step[0] as i64, 0, cell.step[1] as i64];
+            cell.width,
+            self.constant_bytes(cell),
+            self.quad_bytes(cell),
+            cell.width,
+        ]
+        .map(|n| n as i64);
+        let place = [cell.step[0], 0, 0, cell.step[1]].map(|n| n as i64);
         repeat(b, cell.chunks, chunk, moved(at, start), &mut |b, at| {
             repeat(b, cell.trips, place, at, &mut |b, at| {
                 self.place(b, cell, &at, rows)
@@ -282,7 +314,7 @@ impl Depthwise<'_> {
     }
 
     /// One vector of results in each of `rows` rows.
-    fn place(&self, b: &mut Builder, cell: &Cell, [x, t, y]: &[Addr; 3], rows: usize) {
+    fn place(&self, b: &mut Builder, cell: &Cell, [x, t, w, y]: &[Addr; 4], rows: usize) {
         let lanes = (cell.width / 4) as u16;
         let column = |b: &mut Builder, part: usize, column: usize| {
             let at = (part * self.table.columns() + column) * cell.width;
@@ -292,7 +324,7 @@ impl Depthwise<'_> {
         let mut sums = vec![bias; rows];
         for quad in 0..self.quads() {
             for kx in 0..self.kernel[1] {
-                self.quad(b, cell, x, t, (quad, kx), &mut sums);
+                self.quad(b, cell, x, w, (quad, kx), &mut sums);
             }
         }
         for (row, sums) in sums.iter().enumerate() {
@@ -328,7 +360,7 @@ impl Depthwise<'_> {
         b: &mut Builder,
         cell: &Cell,
         x: &Addr,
-        t: &Addr,
+        w: &Addr,
         (quad, kx): (usize, usize),
         sums: &mut [Vec<Val>],
     ) {
@@ -351,14 +383,18 @@ impl Depthwise<'_> {
                 flip.map_or(v, |flip| b.xor(v, flip))
             })
             .collect();
+        // two products of 8 bits with at most 7 fit 16 bits
+        let narrow = self.machine.narrow_dot && self.op.weights.bits() < 8;
         for part in 0..4 {
             let dwords = b.zip4([rows[0], rows[1], rows[2], rows[3]], part as u8);
             for (variant, sums) in sums.iter_mut().enumerate() {
                 let index = ((quad * self.kernel[1] + kx) * self.variants() + variant) * 4 + part;
-                let at = self.constant_bytes(cell) + index * cell.width;
-                let w = b.load(Type::I8.x(width), t.clone().plus(at as i64));
+                let at = w.clone().plus((index * cell.width) as i64);
+                let w = b.load(Type::I8.x(width), at);
                 sums[part] = if flip.is_some() {
                     b.dot4s(sums[part], dwords, w)
+                } else if narrow {
+                    b.dot4_narrow(sums[part], dwords, w)
                 } else {
                     b.dot4(sums[part], dwords, w)
                 };
@@ -367,22 +403,22 @@ impl Depthwise<'_> {
     }
 }
 
-fn moved(at: &[Addr; 3], by: [i64; 3]) -> [Addr; 3] {
-    [0, 1, 2].map(|k| at[k].clone().plus(by[k]))
+fn moved(at: &[Addr; 4], by: [i64; 4]) -> [Addr; 4] {
+    [0, 1, 2, 3].map(|k| at[k].clone().plus(by[k]))
 }
 
 fn repeat(
     b: &mut Builder,
     trips: usize,
-    stride: [i64; 3],
-    at: [Addr; 3],
-    body: &mut dyn FnMut(&mut Builder, [Addr; 3]),
+    stride: [i64; 4],
+    at: [Addr; 4],
+    body: &mut dyn FnMut(&mut Builder, [Addr; 4]),
 ) {
     if trips == 1 {
         return body(b, at);
     }
     b.for_(trips as u32, &[], |b, i, _| {
-        let [x, t, y] = &at;
+        let [x, t, w, y] = &at;
         let step = |a: &Addr, k: usize| {
             if stride[k] == 0 {
                 a.clone()
@@ -390,14 +426,22 @@ fn repeat(
                 a.clone().step(i, stride[k])
             }
         };
-        body(b, [step(x, 0), step(t, 1), step(y, 2)]);
+        body(b, [step(x, 0), step(t, 1), step(w, 2), step(y, 3)]);
         Vec::new()
     });
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check_conv;
+    use super::super::testing::{check_conv, check_formats};
+
+    #[test]
+    fn every_format_equals_the_definition() {
+        for c in [3, 8, 24, 80] {
+            check_formats([1, 5, 4, c], c, [3, 3], c);
+        }
+        check_formats([1, 6, 4, 40], 40, [5, 2], 40);
+    }
 
     #[test]
     fn equals_the_definition() {

@@ -12,6 +12,7 @@ mod concat;
 mod conv;
 mod conv_pack;
 mod depthwise;
+mod depthwise_pack;
 mod driver;
 mod elementwise;
 mod epilogue;
@@ -36,6 +37,7 @@ mod sum;
 mod testing;
 mod tile;
 mod transpose;
+mod unpack;
 mod view;
 
 use lowbit_kernel::{Buffer, Role};

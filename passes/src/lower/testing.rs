@@ -269,6 +269,35 @@ pub(crate) fn check_conv(
     check_padded(&residual, &[&tensors[0], &tensors[1], &b, &m, &r]);
 }
 
+/// Holds a convolution with weights of every format against its definition.
+pub(crate) fn check_formats(x: [usize; 4], o: usize, kernel: [usize; 2], groups: usize) {
+    for &format in Format::ALL {
+        let w = [o, kernel[0], kernel[1], x[3] / groups];
+        let all: Vec<i64> = format.codes().map(i64::from).collect();
+        let raw = tensor(DType::U8, &w, 5);
+        let codes = raw.as_slice::<u8>().iter();
+        let codes = codes.map(|&r| all[usize::from(r) % all.len()]).collect();
+        let w = Tensor::from_i64(DType::I8, w, codes);
+        let op = IntConv {
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [0, 1].map(|i| [(kernel[i] - 1) / 2; 2]),
+            groups,
+            pad_code: 5,
+            weights: format,
+            epilogue: Epilogue::High,
+            out: Codes::U8,
+        };
+        let largest = format.range().1 * 40 * (w.len() / o) as i32;
+        let b = Tensor::new([o], (0..o as i32).map(|i| largest + i * 3).collect());
+        let m = Tensor::new(
+            [o],
+            vec![(i64::from(i32::MAX) * 256 / i64::from(largest).max(520)) as i32; o],
+        );
+        check_padded(&op, &[&tensor(DType::U8, &x, 9), &w, &b, &m]);
+    }
+}
+
 fn check_padded(op: &IntConv, tensors: &[&Tensor]) {
     let op_any: Op = op.clone().into();
     let expected = op_any
