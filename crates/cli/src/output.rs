@@ -40,6 +40,11 @@ pub(crate) fn count(n: u64) -> String {
 
 /// Columns of text, each as wide as its widest cell; the first is aligned to the left.
 pub(crate) fn table(rows: &[Vec<String>]) {
+    table_with_notes(rows, &[]);
+}
+
+/// A table with a sentence behind each row but the first, which heads it.
+pub(crate) fn table_with_notes(rows: &[Vec<String>], notes: &[&str]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |c: usize| {
         rows.iter()
@@ -49,7 +54,7 @@ pub(crate) fn table(rows: &[Vec<String>]) {
             .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
-    for row in rows {
+    for (r, row) in rows.iter().enumerate() {
         let cells = row.iter().enumerate().map(|(c, cell)| {
             let pad = " ".repeat(widths[c] - cell.chars().count());
             if c == 0 {
@@ -58,6 +63,8 @@ pub(crate) fn table(rows: &[Vec<String>]) {
                 format!("{pad}{cell}")
             }
         });
-        line(cells.collect::<Vec<_>>().join("  ").trim_end());
+        let note = r.checked_sub(1).and_then(|r| notes.get(r)).unwrap_or(&"");
+        let row = cells.collect::<Vec<_>>().join("  ");
+        line(format!("{row}  {note}").trim_end());
     }
 }

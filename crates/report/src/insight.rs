@@ -141,7 +141,10 @@ pub fn format_bits(format: &str) -> Option<f64> {
     match format {
         "ternary" => Some(2.0),
         "binary" => Some(1.0),
-        _ => format.strip_prefix("int")?.parse().ok(),
+        _ => format
+            .trim_start_matches(|c: char| !c.is_ascii_digit())
+            .parse()
+            .ok(),
     }
 }
 

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use maud::{Markup, PreEscaped, html};
 use serde::Serialize;
 
@@ -48,6 +50,8 @@ struct Data<'a> {
     command: &'a str,
     layers: &'a [String],
     chosen: Option<usize>,
+    /// Bits and label of each format that occurs.
+    formats: BTreeMap<&'a str, (f64, &'a str)>,
     points: Vec<PointData<'a>>,
 }
 
@@ -75,6 +79,7 @@ pub(super) fn body(facts: &Facts<'_>) -> Markup {
         command: facts.command,
         layers: &facts.layers,
         chosen: facts.chosen,
+        formats: formats(points),
         points: points.iter().map(|p| data(p, &x, &y)).collect(),
     };
     let here = &data.points[start];
@@ -96,6 +101,12 @@ pub(super) fn body(facts: &Facts<'_>) -> Markup {
         p.command { code #frontier-command { (facts.command) " --bits " (here.budget) " -o out" } }
         script #frontier-data type="application/json" { (PreEscaped(embedded(&data))) }
     }
+}
+
+fn formats(points: &[Point]) -> BTreeMap<&str, (f64, &str)> {
+    let all = points.iter().flat_map(|p| &p.formats);
+    all.map(|f| (f.as_str(), (format_bits(f).unwrap_or(8.0), short(f))))
+        .collect()
 }
 
 /// JSON that cannot end the element that holds it.

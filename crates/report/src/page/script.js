@@ -31,8 +31,8 @@ if (source) {
   const at = (id) => document.getElementById(id);
   const slider = at("budget");
   const bars = [...at("frontier-bars").children];
-  const bits = (format) => ({ ternary: 2, binary: 1 })[format] ?? Number(format.replace("int", ""));
-  const short = (format) => format.replace("int", "");
+  const bits = (format) => data.formats[format][0];
+  const short = (format) => data.formats[format][1];
 
   const drawBar = (bar, format, before) => {
     const height = (bits(format) / 8) * 1000;
