@@ -31,11 +31,15 @@ const ARM: &[&str] = &[
     "qemu-user",
 ];
 
+/// For the tests' browser.
+const BROWSER: &[&str] = &["chromium"];
+
 /// For the tests' oracles.
 const PYTHON: &[&str] = &["python3", "python3-venv"];
 
-fn packages(python: bool) -> Result<()> {
-    let wanted = [BUILD, ARM, if python { PYTHON } else { &[] }].concat();
+fn packages(tests: bool) -> Result<()> {
+    let tests: &[&[&str]] = if tests { &[PYTHON, BROWSER] } else { &[] };
+    let wanted = [&[BUILD, ARM], tests].concat().concat();
     if !has("dpkg-query") {
         eprintln!(
             "setup: this is no Debian system; these must be there by other means: {}",
