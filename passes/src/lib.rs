@@ -7,9 +7,11 @@
 
 pub mod bounds;
 pub mod calibrate;
+pub mod loss;
 pub mod lower;
 mod pass;
 pub mod quantize;
+pub mod sensitivity;
 pub mod simplify;
 
 pub use pass::{Control, Pass, Show, run_passes};

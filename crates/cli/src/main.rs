@@ -10,6 +10,7 @@ mod numbers;
 mod output;
 mod progress;
 mod run;
+mod sensitivity;
 mod targets;
 mod verify;
 
@@ -38,6 +39,7 @@ enum Command {
     Eval(eval::Args),
     Run(run::Args),
     Bench(bench::Args),
+    Sensitivity(sensitivity::Args),
     Verify(verify::Args),
     Targets(targets::Args),
 }
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => eval::run(args),
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Sensitivity(args) => sensitivity::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Targets(args) => targets::run(args),
     };

@@ -181,6 +181,11 @@ impl Graph {
         });
     }
 
+    /// Forgets what is given out.
+    pub fn clear_outputs(&mut self) {
+        self.outputs.clear();
+    }
+
     /// The id of a quantisation, the same for equal ones.
     pub fn intern(&mut self, quant: Quant) -> QuantId {
         if let Some(&id) = self.quant_ids.get(&quant) {

@@ -4,6 +4,7 @@
 pub mod insight;
 mod page;
 mod reproduce;
+mod sensitivity;
 pub mod text;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use page::{frontier_page, loss_sentences, memory_sentence, report_page};
 pub use reproduce::command;
+pub use sensitivity::{SensitiveChoice, SensitiveLayer, Sensitivity, Tie, read_sensitivity};
 
 /// What `report.json` holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

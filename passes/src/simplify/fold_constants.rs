@@ -5,7 +5,7 @@ use lowbit_ir::{Graph, Stage, Tensor};
 use crate::Pass;
 
 /// Computes what does not depend on the inputs.
-pub(super) const PASS: Pass = Pass {
+pub(crate) const PASS: Pass = Pass {
     name: "fold-constants",
     enters: Stage::Float,
     required: true,

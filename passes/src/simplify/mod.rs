@@ -1,7 +1,7 @@
 //! Passes over the float graph. Each leaves the function as it is.
 
 mod flatten;
-mod fold_constants;
+pub(crate) mod fold_constants;
 mod fold_pad;
 mod fold_scale;
 mod identity;

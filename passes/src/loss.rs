@@ -1,0 +1,350 @@
+//! What a network loses when its outputs change: divergence of its class distributions, or error of its outputs.
+
+use lowbit_ir::derive::Emit;
+use lowbit_ir::ops::{ReduceFn, UnaryFn};
+use lowbit_ir::{Graph, Op, OpError, Tensor, ValueId};
+
+/// How one output is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Class scores before the softmax, along an axis of this many classes and elements from one class to the next.
+    Scores { classes: usize, inner: usize },
+    /// Numbers.
+    Values,
+}
+
+/// The loss of a network against its own float outputs, without labels.
+///
+/// An output that a softmax ends is compared before the softmax, by the divergence in nats `Σ p (log p − log q)`, a sum
+/// over all distributions of a sample. Where labels say that the network classifies, an output without softmax is one
+/// distribution over all its elements. Any other output is compared by its noise-to-signal ratio `Σ (y − y')² / Σ y²`.
+#[derive(Clone, Debug)]
+pub struct Objective {
+    outputs: Vec<(ValueId, Kind)>,
+}
+
+impl Objective {
+    /// The objective of a float graph; `classifies` where the data has labels.
+    pub fn new(graph: &Graph, classifies: bool) -> Self {
+        let outputs = graph
+            .outputs()
+            .iter()
+            .map(|o| compared(graph, o.value, classifies));
+        Self {
+            outputs: outputs.collect(),
+        }
+    }
+
+    /// The values that are compared.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = ValueId> + '_ {
+        self.outputs.iter().map(|&(v, _)| v)
+    }
+
+    /// Whether any output is compared by divergence.
+    pub fn is_divergence(&self) -> bool {
+        self.outputs.iter().any(|(_, k)| *k != Kind::Values)
+    }
+
+    /// The loss of `other` against `float`, both in the order of [`Objective::values`].
+    pub fn loss(&self, float: &[Tensor], other: &[Tensor]) -> f64 {
+        let pairs = float.iter().zip(other).zip(&self.outputs);
+        pairs
+            .map(|((p, q), (_, kind))| match *kind {
+                Kind::Scores { classes, inner } => {
+                    divergence(&p.to_f64(), &q.to_f64(), classes, inner)
+                }
+                Kind::Values => noise_to_signal(&p.to_f64(), &q.to_f64()),
+            })
+            .sum()
+    }
+
+    /// The noise-to-signal ratio of all outputs, divergences or not.
+    pub fn noise(&self, float: &[Tensor], other: &[Tensor]) -> f64 {
+        let pairs = float.iter().zip(other);
+        pairs
+            .map(|(p, q)| noise_to_signal(&p.to_f64(), &q.to_f64()))
+            .sum()
+    }
+
+    /// A direction in the outputs whose outer product is, in expectation, the second derivative of the loss at the float
+    /// network: where classes are compared, the distribution less a class drawn from it. `uniform` gives numbers in 0…1,
+    /// the next at each call; a `label` stands in for the draw.
+    pub fn direction(
+        &self,
+        float: &[Tensor],
+        label: Option<usize>,
+        uniform: &mut dyn FnMut() -> f64,
+    ) -> Vec<Tensor> {
+        let pairs = float.iter().zip(&self.outputs);
+        pairs
+            .map(|(p, (_, kind))| {
+                let x = p.to_f64();
+                let d = match *kind {
+                    Kind::Scores { classes, inner } => drawn(&x, classes, inner, label, uniform),
+                    Kind::Values => signs(&x, uniform),
+                };
+                Tensor::from_f64(p.dtype(), p.shape(), d)
+            })
+            .collect()
+    }
+
+    /// Appends the loss as a value of rank 0: each value's float result becomes an input of the graph.
+    ///
+    /// # Errors
+    /// What shape rules say.
+    pub fn emit(&self, graph: &mut Graph) -> Result<ValueId, OpError> {
+        let mut sum = None;
+        for &(value, kind) in &self.outputs {
+            let name = format!("{} (float)", graph.value(value).name);
+            let target = graph.input(name, graph.ty(value).clone());
+            let term = match kind {
+                Kind::Scores { classes, inner } => {
+                    emit_divergence(graph, target, value, classes, inner)?
+                }
+                Kind::Values => emit_noise_to_signal(graph, target, value)?,
+            };
+            sum = Some(match sum {
+                None => term,
+                Some(s) => Emit::new(graph, "loss").add(s, term)?,
+            });
+        }
+        sum.ok_or_else(|| OpError::Value("the graph has no output".into()))
+    }
+}
+
+fn compared(graph: &Graph, output: ValueId, classifies: bool) -> (ValueId, Kind) {
+    let mut v = output;
+    while let Some(node) = graph.producer(v) {
+        match &node.op {
+            Op::Reshape(_) => v = node.inputs[0],
+            Op::Softmax(op) => {
+                let shape = graph.shape(v);
+                let kind = Kind::Scores {
+                    classes: shape[op.axis],
+                    inner: shape[op.axis + 1..].iter().product(),
+                };
+                return (node.inputs[0], kind);
+            }
+            _ => break,
+        }
+    }
+    let classes = graph.ty(output).elements();
+    match classifies && classes > 1 {
+        true => (output, Kind::Scores { classes, inner: 1 }),
+        false => (output, Kind::Values),
+    }
+}
+
+/// Indices of each distribution's elements.
+fn distributions(
+    len: usize,
+    classes: usize,
+    inner: usize,
+) -> impl Iterator<Item = impl Iterator<Item = usize> + Clone> {
+    (0..len / classes.max(1)).map(move |d| {
+        let first = d / inner * inner * classes + d % inner;
+        (0..classes).map(move |c| first + c * inner)
+    })
+}
+
+/// Logarithms of the softmax over some elements.
+fn log_softmax(x: &[f64], at: impl Iterator<Item = usize> + Clone) -> Vec<f64> {
+    let largest = at.clone().map(|i| x[i]).fold(f64::NEG_INFINITY, f64::max);
+    let sum: f64 = at.clone().map(|i| libm::exp(x[i] - largest)).sum();
+    let shift = largest + libm::log(sum);
+    at.map(|i| x[i] - shift).collect()
+}
+
+fn divergence(p: &[f64], q: &[f64], classes: usize, inner: usize) -> f64 {
+    let one = |at: &mut dyn Iterator<Item = usize>| {
+        let at: Vec<usize> = at.collect();
+        let (p, q) = (
+            log_softmax(p, at.iter().copied()),
+            log_softmax(q, at.iter().copied()),
+        );
+        let terms = p.iter().zip(&q).map(|(p, q)| libm::exp(*p) * (p - q));
+        terms.sum::<f64>()
+    };
+    distributions(p.len(), classes, inner)
+        .map(|mut at| one(&mut at))
+        .sum()
+}
+
+fn noise_to_signal(p: &[f64], q: &[f64]) -> f64 {
+    let noise: f64 = p.iter().zip(q).map(|(p, q)| (p - q) * (p - q)).sum();
+    noise / signal(p)
+}
+
+fn signal(p: &[f64]) -> f64 {
+    p.iter().map(|p| p * p).sum::<f64>().max(f64::MIN_POSITIVE)
+}
+
+fn drawn(
+    x: &[f64],
+    classes: usize,
+    inner: usize,
+    label: Option<usize>,
+    uniform: &mut dyn FnMut() -> f64,
+) -> Vec<f64> {
+    let mut d = vec![0.0; x.len()];
+    for at in distributions(x.len(), classes, inner) {
+        let p: Vec<f64> = log_softmax(x, at.clone())
+            .into_iter()
+            .map(libm::exp)
+            .collect();
+        let class = label
+            .filter(|&l| l < classes)
+            .unwrap_or_else(|| pick(&p, uniform()));
+        for (c, i) in at.enumerate() {
+            d[i] = p[c] - f64::from(u8::from(c == class));
+        }
+    }
+    d
+}
+
+/// The index at which the running sum passes `u`.
+fn pick(p: &[f64], u: f64) -> usize {
+    let mut sum = 0.0;
+    let passed = p.iter().position(|p| {
+        sum += p;
+        sum > u
+    });
+    passed.unwrap_or(p.len() - 1)
+}
+
+/// Signs, so large that the outer product is the second derivative of the noise-to-signal ratio.
+fn signs(x: &[f64], uniform: &mut dyn FnMut() -> f64) -> Vec<f64> {
+    let size = libm::sqrt(2.0 / signal(x));
+    x.iter()
+        .map(|_| if uniform() < 0.5 { -size } else { size })
+        .collect()
+}
+
+/// Appends `Σ p (log p − log q)`, p and q the softmax of scores; see [`Objective`].
+fn emit_divergence(
+    graph: &mut Graph,
+    p: ValueId,
+    q: ValueId,
+    classes: usize,
+    inner: usize,
+) -> Result<ValueId, OpError> {
+    let n = graph.ty(q).elements();
+    let mut e = Emit::new(graph, "divergence");
+    let shape = [n / (classes * inner).max(1), classes, inner];
+    let logs = |e: &mut Emit<'_>, x| {
+        let x = e.reshape(x, &shape)?;
+        let largest = e.reduce(ReduceFn::Max, x, &[1])?;
+        let shifted = e.sub(x, largest)?;
+        let exp = e.unary(UnaryFn::Exp, shifted)?;
+        let sum = e.reduce(ReduceFn::Sum, exp, &[1])?;
+        let log = e.unary(UnaryFn::Log, sum)?;
+        e.sub(shifted, log)
+    };
+    let (log_p, log_q) = (logs(&mut e, p)?, logs(&mut e, q)?);
+    let p = e.unary(UnaryFn::Exp, log_p)?;
+    let ratio = e.sub(log_p, log_q)?;
+    let terms = e.mul(p, ratio)?;
+    e.total(terms)
+}
+
+fn emit_noise_to_signal(graph: &mut Graph, p: ValueId, q: ValueId) -> Result<ValueId, OpError> {
+    let mut e = Emit::new(graph, "noise");
+    let difference = e.sub(p, q)?;
+    let square = e.mul(difference, difference)?;
+    let noise = e.total(square)?;
+    let power = e.mul(p, p)?;
+    let signal = e.total(power)?;
+    let least = e.number(p, f64::from(f32::MIN_POSITIVE));
+    let signal = e.binary(lowbit_ir::ops::BinaryFn::Max, signal, least)?;
+    e.div(noise, signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use lowbit_ir::eval::run;
+    use lowbit_ir::ops::Softmax;
+    use lowbit_ir::{DType, Type};
+
+    use super::*;
+
+    fn network(softmax: bool) -> Graph {
+        let mut g = Graph::new("g");
+        let x = g.input("x", Type::new(DType::F64, [2, 3]));
+        let y = match softmax {
+            true => g.push("y", Softmax { axis: 1 }, &[x]).unwrap(),
+            false => x,
+        };
+        g.output("y", y);
+        g
+    }
+
+    fn scores(k: f64) -> Tensor {
+        Tensor::new([2, 3], vec![1.0, 2.0 * k, -1.0, 0.5, 0.0, 3.0 + k])
+    }
+
+    #[test]
+    fn equal_outputs_lose_nothing_and_others_something() {
+        for (softmax, labels) in [(true, false), (false, true), (false, false)] {
+            let objective = Objective::new(&network(softmax), labels);
+            assert_eq!(objective.is_divergence(), softmax || labels);
+            assert!(objective.loss(&[scores(1.0)], &[scores(1.0)]).abs() < 1e-15);
+            assert!(objective.loss(&[scores(1.0)], &[scores(1.5)]) > 1e-3);
+        }
+    }
+
+    #[test]
+    fn divergence_is_that_of_the_softmax() {
+        let graph = network(true);
+        let p = run(&graph, &[scores(1.0)]).unwrap()[0].to_f64();
+        let q = run(&graph, &[scores(1.5)]).unwrap()[0].to_f64();
+        let expected: f64 = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
+        let found = Objective::new(&graph, false).loss(&[scores(1.0)], &[scores(1.5)]);
+        assert!((expected - found).abs() < 1e-12, "{expected} {found}");
+    }
+
+    #[test]
+    fn the_emitted_loss_is_the_loss() {
+        for (softmax, labels) in [(true, false), (false, true), (false, false)] {
+            let mut graph = network(softmax);
+            let objective = Objective::new(&graph, labels);
+            let loss = objective.emit(&mut graph).unwrap();
+            graph.output("loss", loss);
+            let found = run(&graph, &[scores(1.5), scores(1.0)]).unwrap()[1].to_f64()[0];
+            let expected = objective.loss(&[scores(1.0)], &[scores(1.5)]);
+            assert!((expected - found).abs() < 1e-12, "{expected} {found}");
+        }
+    }
+
+    #[test]
+    fn directions_have_the_second_derivative_as_their_outer_product() {
+        let (n, classes) = (40_000, 3);
+        let objective = Objective {
+            outputs: vec![(
+                network(false).inputs()[0],
+                Kind::Scores { classes, inner: 1 },
+            )],
+        };
+        let x = Tensor::new([3], vec![0.3, 1.0, -0.4]);
+        let p: Vec<f64> = log_softmax(&x.to_f64(), 0..3)
+            .into_iter()
+            .map(f64::exp)
+            .collect();
+        let mut state = 1u64;
+        let mut uniform = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 11) as f64 / (1u64 << 53) as f64
+        };
+        let mut sum = [0.0; 9];
+        for _ in 0..n {
+            let d = objective.direction(std::slice::from_ref(&x), None, &mut uniform)[0].to_f64();
+            (0..9).for_each(|i| sum[i] += d[i / 3] * d[i % 3]);
+        }
+        for i in 0..9 {
+            let diagonal = if i / 3 == i % 3 { p[i / 3] } else { 0.0 };
+            let expected = diagonal - p[i / 3] * p[i % 3];
+            assert!((sum[i] / f64::from(n) - expected).abs() < 0.01, "{i}");
+        }
+    }
+}

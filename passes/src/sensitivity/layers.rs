@@ -1,0 +1,164 @@
+use lowbit_ir::{Graph, Node, NodeId, Op, SecondaryMap, Tensor, ValueId};
+use lowbit_num::Format;
+use rayon::prelude::*;
+
+use crate::loss::Objective;
+use crate::quantize::{Affine, Ranges, weights};
+
+/// Formats of weights that are studied, widest first; `Int2` is the better of the two grids of 2 bits.
+pub const WEIGHTS: &[Format] = &[
+    Format::Int8,
+    Format::Int6,
+    Format::Int5,
+    Format::Int4,
+    Format::Int3,
+    Format::Int2,
+    Format::Ternary,
+];
+
+/// What is studied of a layer: its weights at each of [`WEIGHTS`], then its input at 4 bits.
+pub const COLUMNS: usize = WEIGHTS.len() + 1;
+
+/// A convolution or linear layer with constant weights.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Name in the model.
+    pub name: String,
+    /// The convolution.
+    pub node: NodeId,
+    /// Its result in the float graph.
+    pub output: ValueId,
+    /// What it reads.
+    pub input: ValueId,
+    /// Its weights, `[O, KH, KW, C / groups]`.
+    pub weight: ValueId,
+    /// Number of weights.
+    pub params: usize,
+    /// Output channels.
+    pub channels: usize,
+    /// Multiply-accumulates of one inference.
+    pub macs: usize,
+}
+
+/// The layers of a simplified float graph, in execution order.
+pub fn layers(graph: &Graph) -> Vec<Layer> {
+    let weighted = graph.nodes().filter_map(|(id, node)| {
+        let Op::Conv(_) = &node.op else {
+            return None;
+        };
+        let weight = node.inputs[1];
+        let shape = graph.as_const(weight)?.shape();
+        let (params, channels) = (shape.iter().product::<usize>(), shape[0]);
+        Some(Layer {
+            name: graph.value(node.output).name.clone(),
+            node: id,
+            output: node.output,
+            input: node.inputs[0],
+            weight,
+            params,
+            channels,
+            macs: graph.ty(node.output).elements() * (params / channels.max(1)),
+        })
+    });
+    weighted.collect()
+}
+
+/// A network with its layers at every format: what all metrics start from.
+pub struct Study<'a> {
+    /// The simplified float graph.
+    pub graph: &'a Graph,
+    /// What is lost.
+    pub objective: Objective,
+    /// Layers with weights.
+    pub layers: Vec<Layer>,
+    /// Weights of each layer as its codes at each of [`WEIGHTS`] stand for them.
+    pub rounded: Vec<Vec<Tensor>>,
+    /// 4-bit codes for each layer's input.
+    inputs: Vec<Affine>,
+}
+
+impl<'a> Study<'a> {
+    /// Rounds the weights of all layers; `classifies` where the data has labels. `ranges` are asked for what layers read.
+    pub fn new(graph: &'a Graph, ranges: &dyn Ranges, classifies: bool) -> Self {
+        let layers = layers(graph);
+        let rounded = layers.par_iter().map(|layer| {
+            let w = graph.as_const(layer.weight).expect("weights are constant");
+            WEIGHTS
+                .iter()
+                .map(|&f| rounded(w, layer.channels, f))
+                .collect()
+        });
+        let inputs = layers.iter().map(|layer| {
+            let (lo, hi) = ranges.range(layer.input, 4);
+            Affine::unsigned(lo, hi, 4)
+        });
+        Self {
+            objective: Objective::new(graph, classifies),
+            rounded: rounded.collect(),
+            inputs: inputs.collect(),
+            graph,
+            layers,
+        }
+    }
+
+    pub(super) fn node(&self, layer: usize) -> &Node {
+        self.graph.node(self.layers[layer].node)
+    }
+
+    /// What a layer would read with 4 bits.
+    pub(super) fn coarse(&self, layer: usize, x: &Tensor) -> Tensor {
+        let affine = self.inputs[layer];
+        let real = x
+            .to_f64()
+            .into_iter()
+            .map(|x| affine.decode(affine.encode(x)));
+        Tensor::from_f64(x.dtype(), x.shape(), real.collect())
+    }
+
+    /// Errors of a layer's weights at a format.
+    pub(super) fn error(&self, layer: usize, format: usize) -> Vec<f64> {
+        let w = self.graph.as_const(self.layers[layer].weight);
+        let w = w.expect("weights are constant").to_f64();
+        let rounded = self.rounded[layer][format].to_f64();
+        rounded.iter().zip(&w).map(|(r, w)| r - w).collect()
+    }
+
+    /// Errors of all layers at all formats.
+    pub(super) fn errors(&self) -> Vec<Vec<Vec<f64>>> {
+        let all = (0..self.layers.len()).into_par_iter();
+        all.map(|l| (0..WEIGHTS.len()).map(|f| self.error(l, f)).collect())
+            .collect()
+    }
+
+    /// Whether what is compared depends on a value, for all values.
+    pub(super) fn needed(&self) -> SecondaryMap<ValueId, bool> {
+        let mut needed = SecondaryMap::new();
+        self.objective.values().for_each(|v| needed[v] = true);
+        for (_, node) in self.graph.nodes().collect::<Vec<_>>().into_iter().rev() {
+            if needed[node.output] {
+                node.inputs.iter().for_each(|&v| needed[v] = true);
+            }
+        }
+        needed
+    }
+}
+
+fn rounded(w: &Tensor, channels: usize, format: Format) -> Tensor {
+    let x = w.to_f64();
+    let per_channel = x.len() / channels.max(1);
+    let format = weights::resolve(&x, per_channel, format);
+    let scales = weights::scales(&x, per_channel, format);
+    let rows = x.chunks_exact(per_channel.max(1)).zip(scales);
+    let real = rows.flat_map(|(row, scale)| {
+        let codes = weights::codes(row, scale, format);
+        let value = move |q: i8| {
+            if scale > 0.0 {
+                scale * f64::from(q)
+            } else {
+                0.0
+            }
+        };
+        codes.map(value).collect::<Vec<f64>>()
+    });
+    Tensor::from_f64(w.dtype(), w.shape(), real.collect())
+}

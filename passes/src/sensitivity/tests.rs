@@ -1,0 +1,323 @@
+use std::convert::Infallible;
+
+use lowbit_ir::derive::hessian_vector;
+use lowbit_ir::eval::run;
+use lowbit_ir::ops::{Conv, Pool, PoolKind, Unary, UnaryFn};
+use lowbit_ir::{DType, Graph, Tensor, Type, ValueId};
+
+use super::random::Random;
+use super::*;
+use crate::quantize::Ranges;
+
+/// Two convolutions, a pool and a classifier over four classes.
+fn network(dtype: DType) -> Graph {
+    let mut g = Graph::new("network");
+    let mut random = Random::new(9, 0);
+    let mut constant = |g: &mut Graph, shape: &[usize], size: f64| {
+        let n = shape.iter().product();
+        let x = (0..n)
+            .map(|_| size * (2.0 * random.uniform() - 1.0))
+            .collect();
+        g.constant("c", Tensor::from_f64(dtype, shape, x))
+    };
+    let conv = |pad: usize| Conv {
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: [[pad, pad], [pad, pad]],
+        groups: 1,
+    };
+    let pool = Pool {
+        kind: PoolKind::Mean,
+        kernel: [4, 4],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: [[0, 0], [0, 0]],
+    };
+    let x = g.input("x", Type::new(dtype, [1, 4, 4, 2]));
+    let w = constant(&mut g, &[3, 3, 3, 2], 0.5);
+    let first = g.push("first", conv(1), &[x, w]).unwrap();
+    let relu = g.push("relu", Unary(UnaryFn::Relu), &[first]).unwrap();
+    let w = constant(&mut g, &[3, 1, 1, 3], 0.9);
+    let second = g.push("second", conv(0), &[relu, w]).unwrap();
+    let tanh = g.push("tanh", Unary(UnaryFn::Tanh), &[second]).unwrap();
+    let mean = g.push("mean", pool, &[tanh]).unwrap();
+    let w = constant(&mut g, &[4, 1, 1, 3], 2.0);
+    let last = g.push("last", conv(0), &[mean, w]).unwrap();
+    g.output("y", last);
+    g
+}
+
+struct Within(f64);
+
+impl Ranges for Within {
+    fn range(&self, _: ValueId, _: u32) -> (f64, f64) {
+        (-self.0, self.0)
+    }
+    fn extremes(&self, v: ValueId) -> (f64, f64) {
+        self.range(v, 8)
+    }
+}
+
+fn sample_of(dtype: DType) -> impl Fn(usize) -> Result<Vec<Tensor>, Infallible> + Sync {
+    move |i| {
+        let mut random = Random::new(77, i as u64);
+        let x = (0..32).map(|_| 2.0 * random.uniform() - 1.0).collect();
+        Ok(vec![Tensor::from_f64(dtype, [1, 4, 4, 2], x)])
+    }
+}
+
+fn study(graph: &Graph) -> Study<'_> {
+    Study::new(graph, &Within(1.5), true)
+}
+
+/// The trace of each layer's Hessian over samples, one unit vector after the other.
+fn exact_traces(study: &Study<'_>, n: usize) -> Vec<f64> {
+    let mut graph = study.graph.clone();
+    let scores = graph.outputs()[0].value;
+    graph.clear_outputs();
+    let loss = study.objective.emit(&mut graph).unwrap();
+    let by: Vec<ValueId> = study.layers.iter().map(|l| l.weight).collect();
+    let mut directions = Vec::new();
+    for &w in &by {
+        let ty = graph.ty(w).clone();
+        directions.push(graph.input("v", ty));
+    }
+    let products = hessian_vector(&mut graph, loss, &by, &directions).unwrap();
+    products.iter().for_each(|&v| graph.output("hv", v));
+    let sample = sample_of(DType::F64);
+    let mut traces = vec![0.0; by.len()];
+    for i in 0..n {
+        let x = sample(i).unwrap();
+        let mut float = study.graph.clone();
+        float.clear_outputs();
+        float.output("scores", scores);
+        let target = run(&float, &x).unwrap();
+        for (l, layer) in study.layers.iter().enumerate() {
+            for k in 0..layer.params {
+                let vectors = study.layers.iter().enumerate().map(|(o, other)| {
+                    let mut v = vec![0.0; other.params];
+                    if o == l {
+                        v[k] = 1.0;
+                    }
+                    Tensor::new(study.graph.shape(other.weight), v)
+                });
+                let inputs: Vec<Tensor> = x.iter().chain(&target).cloned().chain(vectors).collect();
+                traces[l] += run(&graph, &inputs).unwrap()[l].to_f64()[k] / n as f64;
+            }
+        }
+    }
+    traces
+}
+
+fn near(exact: f64, found: Trace, what: &str) {
+    let sigmas = (exact - found.mean).abs() / found.standard_error;
+    assert!(sigmas < 4.0, "{what}: {exact}, found {found:?}");
+    assert!(found.standard_error < 0.1 * exact, "{what}: {found:?}");
+}
+
+#[test]
+fn both_estimates_of_the_trace_are_within_their_errors_of_the_exact_one() {
+    let graph = network(DType::F64);
+    let study = study(&graph);
+    let n = 16;
+    let exact = exact_traces(&study, n);
+    // the same samples again and again, so that the errors are those of the probes and the draws alone
+    let again = |i: usize| sample_of(DType::F64)(i % n);
+    let quiet = |_, _| {};
+    let probed = hutchinson(&study, 200 * n, again, (1, 0.0, 3), quiet).unwrap();
+    assert_eq!(probed.probes, 200 * n);
+    let draws = Draws { count: 4, seed: 5 };
+    let drawn = Gradients::new(&study, 100 * n, again, |_| None, draws, quiet).unwrap();
+    for (l, layer) in study.layers.iter().enumerate() {
+        near(
+            exact[l],
+            probed.layers[l],
+            &format!("hutchinson, {}", layer.name),
+        );
+        near(
+            exact[l],
+            drawn.weights[l],
+            &format!("gradients, {}", layer.name),
+        );
+    }
+}
+
+#[test]
+fn probing_stops_when_the_error_is_small() {
+    let graph = network(DType::F32);
+    let study = study(&graph);
+    let run = |tolerance| {
+        hutchinson(
+            &study,
+            32,
+            sample_of(DType::F32),
+            (50, tolerance, 3),
+            |_, _| {},
+        )
+        .unwrap()
+    };
+    let (loose, tight) = (run(0.2), run(0.05));
+    assert!(loose.relative_error() <= 0.2 && tight.relative_error() <= 0.05);
+    assert!(loose.probes < tight.probes && tight.probes < 32 * 50);
+}
+
+#[test]
+fn a_layer_alone_loses_what_the_whole_network_with_it_loses() {
+    let graph = network(DType::F32);
+    let study = study(&graph);
+    let sample = sample_of(DType::F32);
+    let found = measure(&study, 5, &sample, |_, _| {}).unwrap();
+    for (l, layer) in study.layers.iter().enumerate() {
+        for (f, rounded) in study.rounded[l].iter().enumerate() {
+            let mut other = graph.clone();
+            other.replace_constant(layer.weight, rounded.clone());
+            let loss = |i: usize| {
+                let x = sample(i).unwrap();
+                let (a, b) = (run(&graph, &x).unwrap(), run(&other, &x).unwrap());
+                study.objective.loss(&a, &b) / 5.0
+            };
+            let expected: f64 = (0..5).map(loss).sum();
+            assert!(
+                (expected - found.loss[l][f]).abs() < 1e-15,
+                "{}: {f}",
+                layer.name
+            );
+        }
+        let by_bits = &found.loss[l][..6];
+        assert!(
+            by_bits[0] < by_bits[3] && by_bits[3] < by_bits[5],
+            "{by_bits:?}"
+        );
+    }
+}
+
+/// `−log p` of a class with a layer's weights replaced.
+fn surprise(study: &Study<'_>, layer: usize, weights: Vec<f64>, x: &[Tensor], class: usize) -> f64 {
+    let mut graph = study.graph.clone();
+    let w = study.layers[layer].weight;
+    graph.replace_constant(w, Tensor::new(study.graph.shape(w), weights));
+    let scores = run(&graph, x).unwrap()[0].to_f64();
+    scores.iter().map(|s| s.exp()).sum::<f64>().ln() - scores[class]
+}
+
+#[test]
+fn fisher_weighs_squared_errors_by_squared_gradients() {
+    let graph = network(DType::F64);
+    let study = study(&graph);
+    let (sample, n, layer) = (sample_of(DType::F64), 3, 1);
+    let draws = Draws { count: 1, seed: 1 };
+    let found = Gradients::new(&study, n, &sample, |i| Some(i % 4), draws, |_, _| {}).unwrap();
+    let w = graph.as_const(study.layers[layer].weight).unwrap().to_f64();
+    let mut expected = vec![0.0; WEIGHTS.len()];
+    for i in 0..n {
+        let x = sample(i).unwrap();
+        for k in 0..w.len() {
+            let at = |step: f64| {
+                let mut moved = w.clone();
+                moved[k] += step;
+                surprise(&study, layer, moved, &x, i % 4)
+            };
+            let gradient = (at(1e-5) - at(-1e-5)) / 2e-5;
+            for (f, sum) in expected.iter_mut().enumerate() {
+                let error = study.error(layer, f)[k];
+                *sum += 0.5 * gradient * gradient * error * error / n as f64;
+            }
+        }
+    }
+    for (f, expected) in expected.iter().enumerate() {
+        let found = found.fisher[layer][f];
+        assert!(
+            (expected - found).abs() <= 1e-6 * expected,
+            "{f}: {expected} {found}"
+        );
+    }
+}
+
+#[test]
+fn a_plan_of_one_format_is_that_network() {
+    let graph = network(DType::F32);
+    let study = study(&graph);
+    let sample = sample_of(DType::F32);
+    let plan = vec![3; study.layers.len()];
+    let found = plan_loss(&study, &[plan], 4, &sample, |_, _| {}).unwrap()[0];
+    let mut other = graph.clone();
+    for (l, layer) in study.layers.iter().enumerate() {
+        other.replace_constant(layer.weight, study.rounded[l][3].clone());
+    }
+    let loss = |i: usize| {
+        let x = sample(i).unwrap();
+        let (a, b) = (run(&graph, &x).unwrap(), run(&other, &x).unwrap());
+        study.objective.loss(&a, &b) / 4.0
+    };
+    assert!((found - (0..4).map(loss).sum::<f64>()).abs() < 1e-15);
+}
+
+#[test]
+fn random_plans_are_of_their_kind() {
+    let graph = network(DType::F32);
+    let study = study(&graph);
+    let total: usize = study.layers.iter().map(|l| l.params).sum();
+    for number in 0..50 {
+        let bits = |kind| -> Vec<u32> {
+            let plan = random_plan(&study, kind, number, 4);
+            plan.iter().map(|&f| WEIGHTS[f].bits()).collect()
+        };
+        assert!(bits(PlanKind::Any).iter().all(|b| (2..=8).contains(b)));
+        assert!(bits(PlanKind::AtLeast3).iter().all(|b| (3..=8).contains(b)));
+        let average = bits(PlanKind::Average);
+        let pairs = average.iter().zip(&study.layers);
+        let sum: usize = pairs.map(|(&b, l)| b as usize * l.params).sum();
+        assert!((sum as f64 / total as f64 - 4.5).abs() <= 0.15, "{number}");
+    }
+    assert_ne!(
+        random_plan(&study, PlanKind::Any, 0, 1),
+        random_plan(&study, PlanKind::Any, 1, 1)
+    );
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let graph = network(DType::F32);
+    let study = study(&graph);
+    let on = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
+        pool.install(|| {
+            let sample = sample_of(DType::F32);
+            let draws = Draws { count: 2, seed: 1 };
+            (
+                measure(&study, 7, &sample, |_, _| {}).unwrap(),
+                Gradients::new(&study, 7, &sample, |i| Some(i % 4), draws, |_, _| {}).unwrap(),
+                hutchinson(&study, 7, &sample, (2, 0.0, 1), |_, _| {}).unwrap(),
+            )
+        })
+    };
+    assert_eq!(on(1), on(3));
+}
+
+#[test]
+fn a_layer_and_a_sample_that_are_not_finite_are_named() {
+    let graph = network(DType::F32);
+    let study = study(&graph);
+    let bad = |i: usize| {
+        let mut x = vec![0.5f32; 32];
+        if i == 2 {
+            x[7] = f32::NAN;
+        }
+        Ok::<_, Infallible>(vec![Tensor::new([1, 4, 4, 2], x)])
+    };
+    let error = measure(&study, 4, bad, |_, _| {}).unwrap_err().to_string();
+    assert!(
+        error.starts_with("layer 'first', sample 2: the loss is NaN"),
+        "{error}"
+    );
+    let draws = Draws { count: 1, seed: 1 };
+    let error = Gradients::new(&study, 4, bad, |_| None, draws, |_, _| {}).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.starts_with("layer 'first', sample 2: the squared gradient"),
+        "{error}"
+    );
+}
