@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use maud::{Markup, PreEscaped, html};
 use serde::Serialize;
 
-use super::plot::{Axis, Plot, SIDE, anchor, dot, drawing, line, place};
-use super::{bits_class, bits_text, short};
+use super::plot::{Axis, Plot, anchor, dot, line};
+use super::{bit_bars, bits_text, short};
 use crate::insight::format_bits;
 use crate::reproduce::command;
 use crate::text::{bytes, name, significant};
@@ -96,7 +96,7 @@ pub(super) fn body(facts: &Facts<'_>) -> Markup {
                 }
             }
         }
-        div.bits-strip { (bars(&points[start])) }
+        div #frontier-bars .bits-strip { (bit_bars(points[start].formats.iter().map(String::as_str))) }
         p #frontier-changes aria-live="polite" {}
         p.command { code #frontier-command { (facts.command) " --bits " (here.budget) " -o out" } }
         script #frontier-data type="application/json" { (PreEscaped(embedded(&data))) }
@@ -178,18 +178,4 @@ fn plot(facts: &Facts<'_>, x: Axis, y: Axis, here: (f64, f64)) -> Markup {
         y: (y, "predicted loss", &significant),
     };
     plot.draw(&shapes, &marks)
-}
-
-fn bars(point: &Point) -> Markup {
-    let width = 1.0 / point.formats.len().max(1) as f64;
-    let bar = |i: usize, format: &str| {
-        let height = place(format_bits(format).unwrap_or(8.0) / 8.0);
-        html! {
-            rect class=(bits_class(format)) x=(place((i as f64 + 0.06) * width)) width=(place(0.88 * width))
-                y=(SIDE - height) height=(height) data-format=(short(format)) {}
-        }
-    };
-    drawing(
-        &html! { g #frontier-bars { @for (i, f) in point.formats.iter().enumerate() { (bar(i, f)) } } },
-    )
 }

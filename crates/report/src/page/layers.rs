@@ -1,10 +1,13 @@
 use maud::{Markup, html};
 
 use super::plot::{SIDE, drawing, place};
-use super::{bits_class, chip};
+use super::{bit_bars, bits_class, chip};
 use crate::insight::format_bits;
 use crate::text::{bytes, count, micros, name, significant};
 use crate::{Layer, Report};
+
+/// The name of the first track.
+const BITS: &str = "Bits";
 
 /// A quantity of every layer.
 struct Track<'a> {
@@ -54,7 +57,7 @@ fn tracks() -> [Track<'static>; 5] {
     let bits = &|x: f64| format!("{x}");
     [
         Track {
-            name: "Bits",
+            name: BITS,
             value: &|l| format_bits(&l.weight_format),
             show: bits,
         },
@@ -92,8 +95,8 @@ fn strip(layers: &[Layer]) -> Markup {
                 @let place = format!("grid-row:{}", row + 1);
                 @let most = layers.iter().filter_map(t.value).fold(0.0, f64::max);
                 span.track-name style=(place) { (t.name) }
-                div.track style=(place) { (bars(layers, t, most)) }
-                span.track-most style=(place) { (if t.name == "Bits" { String::new() } else { (t.show)(most) }) }
+                div.track style=(place) { @if t.name == BITS { (bit_bars(layers.iter().map(|l| l.weight_format.as_str()))) } @else { (bars(layers, t, most)) } }
+                span.track-most style=(place) { (if t.name == BITS { String::new() } else { (t.show)(most) }) }
             }
             div.columns style=(format!("grid-row:1 / span {};grid-template-columns:repeat({},1fr)", known.len(), layers.len())) {
                 @for (i, l) in layers.iter().enumerate() {
@@ -114,14 +117,9 @@ fn spoken(l: &Layer) -> String {
 }
 
 fn bars(layers: &[Layer], track: &Track<'_>, most: f64) -> Markup {
-    let scale = if track.name == "Bits" {
-        8.0f64.max(most)
-    } else {
-        most
-    };
     let width = 1.0 / layers.len() as f64;
     let bar = |i: usize, l: &Layer| {
-        let height = place(((track.value)(l).unwrap_or(0.0) / scale.max(1e-300)).clamp(0.0, 1.0));
+        let height = place(((track.value)(l).unwrap_or(0.0) / most.max(1e-300)).clamp(0.0, 1.0));
         html! {
             rect class=(bits_class(&l.weight_format)) x=(place((i as f64 + 0.06) * width)) y=(SIDE - height)
                 width=(place(0.88 * width)) height=(height) {}

@@ -14,6 +14,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 pub use memory::sentence as memory_sentence;
 
+use crate::insight::format_bits;
 use crate::{Point, Report};
 
 /// A section: its anchor, its title and what it says.
@@ -133,7 +134,7 @@ fn figure(label: &str, value: &str, note: &str) -> Markup {
 
 /// The class that colours a format by its bits.
 fn bits_class(format: &str) -> String {
-    match crate::insight::format_bits(format) {
+    match format_bits(format) {
         Some(bits) => format!("b{}", bits as u32),
         None => "b8".into(),
     }
@@ -148,6 +149,29 @@ fn chip(format: &str) -> Markup {
 fn short(format: &str) -> &str {
     format.strip_prefix("int").unwrap_or(format)
 }
+
+/// The bits of each layer as a row of bars.
+fn bit_bars<'a>(formats: impl Iterator<Item = &'a str>) -> Markup {
+    let bar = |format: &'a str| {
+        let bits = format_bits(format).unwrap_or(8.0);
+        html! {
+            span class=(bits_class(format)) style=(format!("height:{}%", 12.5 * bits)) data-format=(short(format)) {
+                (bits_text(bits))
+            }
+        }
+    };
+    let bars: Vec<Markup> = formats.map(bar).collect();
+    html! {
+        div.bit-bars.many[bars.len() > MANY].crowded[bars.len() > CROWDED] aria-hidden="true" {
+            @for b in &bars { (b) }
+        }
+    }
+}
+
+/// More bars than this have no numbers on a narrow screen.
+const MANY: usize = 16;
+/// More bars than this have no numbers at all.
+const CROWDED: usize = 60;
 
 /// Bits for people: `4.5`, `8`.
 fn bits_text(bits: f64) -> String {

@@ -30,15 +30,14 @@ if (source) {
   const data = JSON.parse(source.textContent);
   const at = (id) => document.getElementById(id);
   const slider = at("budget");
-  const bars = [...at("frontier-bars").children];
+  const bars = [...at("frontier-bars").firstElementChild.children];
   const bits = (format) => data.formats[format][0];
   const short = (format) => data.formats[format][1];
 
   const drawBar = (bar, format, before) => {
-    const height = (bits(format) / 8) * 1000;
-    bar.setAttribute("y", 1000 - height);
-    bar.setAttribute("height", height);
-    bar.setAttribute("class", `b${bits(format)}${before && before !== format ? " changed" : ""}`);
+    bar.style.height = `${12.5 * bits(format)}%`;
+    bar.className = `b${bits(format)}${before && before !== format ? " changed" : ""}`;
+    bar.textContent = bits(format);
     bar.dataset.format = short(format);
   };
 

@@ -102,11 +102,11 @@ fn check_point(page: &mut Page, r: &Report, i: usize, chosen: usize) {
             .expect("it speaks")
             .contains(&bytes(p.weight_bytes as f64))
     );
-    let bars = page.eval("[...document.querySelectorAll('#frontier-bars rect')].map(b => [b.dataset.format, +b.getAttribute('height'), b.classList.contains('changed')])");
+    let bars = page.eval("[...document.querySelectorAll('#frontier-bars span')].map(b => [b.dataset.format, parseFloat(b.style.height), b.classList.contains('changed')])");
     let expected: Vec<Value> = (p.formats.iter().zip(&r.frontier[chosen].formats))
         .map(|(f, before)| {
             let bits = lowbit_report::insight::format_bits(f).expect("a known format");
-            json!([f.replace("int", ""), bits * 125.0, f != before])
+            json!([f.replace("int", ""), bits * 12.5, f != before])
         })
         .collect();
     let close =
