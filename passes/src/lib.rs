@@ -7,6 +7,7 @@
 
 pub mod bounds;
 pub mod calibrate;
+pub mod finetune;
 pub mod loss;
 pub mod lower;
 mod pass;

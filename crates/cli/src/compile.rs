@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use lowbit::report::{Budget, Report, read_plan};
-use lowbit::{Cache, Error, Options, ranges_from_name};
+use lowbit::{Cache, Error, Estimator, Options, Tuning, ranges_from_name};
 
 use crate::output::{bytes, count, json, line, percent};
 use crate::progress::Stderr;
@@ -45,9 +45,20 @@ pub(crate) struct Args {
     /// Shape of an input whose axes are unknown.
     #[arg(long, value_parser = numbers::shape, value_name = "[NAME=]1x3x224x224")]
     shape: Vec<(String, Vec<usize>)>,
-    /// How activation ranges are chosen: minmax, percentile:99.99, mse or kl.
-    #[arg(long, default_value = "mse")]
+    /// How activation ranges are chosen: minmax, percentile:99.99, mse or kl; auto takes mse, and at effort 2 and above
+    /// the one that loses least.
+    #[arg(long, default_value = "auto")]
     ranges: String,
+    /// 0: nearest codes, in seconds. 1: error feedback, the default at 6 bits and above. 2: ranges by measured loss and
+    /// short training, the default below. 3: long training.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
+    effort: Option<u8>,
+    /// Steps of training against the float network, on calibration samples and without labels.
+    #[arg(long, value_name = "STEPS")]
+    finetune: Option<usize>,
+    /// What stands for the derivative of rounding in training: ste, reste or biper.
+    #[arg(long, default_value = "ste", value_parser = estimator)]
+    estimator: Estimator,
     /// Seed of random samples.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -77,6 +88,10 @@ fn eval_limit(text: &str) -> Result<usize, String> {
     }
 }
 
+fn estimator(text: &str) -> Result<Estimator, String> {
+    Estimator::from_name(text).ok_or_else(|| format!("'{text}' is none of ste, reste, biper"))
+}
+
 fn valid_name(name: &str) -> bool {
     let mut chars = name.chars();
     chars
@@ -99,12 +114,14 @@ impl Args {
         if let Some(name) = self.name.as_deref().filter(|n| !valid_name(n)) {
             return Err(Error::Usage(format!("--name '{name}' is no C identifier")));
         }
-        let ranges = ranges_from_name(&self.ranges).ok_or_else(|| {
-            Error::Usage(format!(
-                "--ranges '{}' is none of minmax, percentile:P, mse, kl",
-                self.ranges
-            ))
-        })?;
+        let ranges = match self.ranges.as_str() {
+            "auto" => None,
+            name => Some(ranges_from_name(name).ok_or_else(|| {
+                Error::Usage(format!(
+                    "--ranges '{name}' is none of auto, minmax, percentile:P, mse, kl"
+                ))
+            })?),
+        };
         let budget = Budget {
             bits: Some(self.bits.unwrap_or(8.0)),
             size: self.size.map(|x| x as u64),
@@ -119,7 +136,13 @@ impl Args {
             name: self.name.clone(),
             budget,
             plan,
-            ranges,
+            tuning: Tuning {
+                effort: self.effort,
+                ranges,
+                finetune: self.finetune,
+                estimator: self.estimator,
+                seed: self.seed,
+            },
             seed: self.seed,
             eval: self.eval,
             cache: if self.no_cache {

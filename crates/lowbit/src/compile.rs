@@ -7,9 +7,8 @@ use lowbit_ir::{Graph, Op, Tensor, ValueId};
 use lowbit_llvm::Options as EmitOptions;
 use lowbit_num::{Format, real};
 use lowbit_passes::bounds;
-use lowbit_passes::calibrate::{Method, Stats, calibrate};
 use lowbit_passes::lower::{Lowered, check_memory, lower};
-use lowbit_passes::quantize::{Formats, Quantized, correct_biases, quantize};
+use lowbit_passes::quantize::{Formats, Quantized};
 use lowbit_report::{
     Budget, Layer, Model as ModelFacts, Plan, PlannedLayer, Port, Proofs, Report, Reproduce,
     Target, Totals,
@@ -18,6 +17,7 @@ use lowbit_targets::ResolvedTarget;
 use rayon::prelude::*;
 
 use crate::artefact::{Artefact, object_name};
+use crate::fit::{Quantizer, Tuning, ranges_name};
 use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
 use crate::{Cache, Error, Progress, bench, diagnose, eval, timeline};
@@ -43,8 +43,8 @@ pub struct Options {
     pub budget: Budget,
     /// A plan to follow.
     pub plan: Option<Plan>,
-    /// How ranges are chosen.
-    pub ranges: Method,
+    /// How the network is made to lose as little as its formats allow.
+    pub tuning: Tuning,
     /// Seed of random samples, where there is no data.
     pub seed: u64,
     /// Samples of the evaluation split to evaluate: all where it is not given, 0 for none.
@@ -66,7 +66,7 @@ impl Options {
             name: None,
             budget: Budget::default(),
             plan: None,
-            ranges: Method::Mse,
+            tuning: Tuning::default(),
             seed: 1,
             eval: None,
             cache: Cache::default(),
@@ -92,10 +92,6 @@ pub struct Compiled {
     pub target: ResolvedTarget,
 }
 
-/// Most samples that ranges are taken from.
-const RANGE_SAMPLES: usize = 1024;
-/// Most samples that biases are corrected on.
-const BIAS_SAMPLES: usize = 128;
 /// Random samples where there is no data.
 const RANDOM_SAMPLES: usize = 64;
 /// Samples that the object is compared with the interpreter on before it is written.
@@ -123,7 +119,9 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
             Dataset::random(&model.inputs(), options.seed, RANDOM_SAMPLES)
         }
     };
-    let quantized = quantized(&model, &data, options, progress)?;
+    let formats = Formats::default();
+    let quantizer = Quantizer::new(&model, &data, options.tuning, progress)?;
+    let quantized = quantizer.quantize(&formats, progress)?;
     check_plan(options.plan.as_ref(), &quantized)?;
     progress.step("lower", 0, 0);
     let name = options
@@ -168,52 +166,6 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     }
     compiled.evaluate(options.eval, progress)?;
     Ok(compiled)
-}
-
-fn quantized(
-    model: &Model,
-    data: &Dataset,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<Quantized, Error> {
-    let split = data.split().calibrate.clone();
-    let indices: Vec<usize> = split.take(RANGE_SAMPLES).collect();
-    let sample = |i: usize| model.sample(data, indices[i]);
-    let graph = &model.graph;
-    let failed = |e: &dyn std::fmt::Display| Error::Sample(e.to_string());
-    let step = |stage: &'static str| move |done, total| progress.step(stage, done, total);
-    let stats = calibrate(graph, indices.len(), sample, |_| true, step("calibrate"))
-        .map_err(|e| failed(&e))?;
-    let mut quantized = quantize(graph, &stats.ranges(options.ranges), &Formats::default())
-        .map_err(|problems| Error::Nodes(problems.iter().map(ToString::to_string).collect()))?;
-    let count = indices.len().min(BIAS_SAMPLES);
-    let means = if count == indices.len() {
-        stats
-    } else {
-        let layers: std::collections::HashSet<ValueId> =
-            quantized.layers.iter().map(|l| l.float).collect();
-        calibrate(graph, count, sample, |v| layers.contains(&v), step("means"))
-            .map_err(|e| failed(&e))?
-    };
-    let codes: Result<Vec<Vec<Tensor>>, Error> = (0..count)
-        .into_par_iter()
-        .map(|i| Ok(encode_sample(&quantized.graph, &sample(i)?)))
-        .collect();
-    correct(&mut quantized, &codes?, &means, progress)?;
-    Ok(quantized)
-}
-
-fn correct(
-    quantized: &mut Quantized,
-    codes: &[Vec<Tensor>],
-    means: &Stats,
-    progress: &dyn Progress,
-) -> Result<(), Error> {
-    let mean = |v: ValueId| means.mean(v);
-    correct_biases(quantized, codes, &mean, &mut |done, total| {
-        progress.step("correct biases", done, total)
-    })
-    .map_err(|e| Error::Sample(e.to_string()))
 }
 
 /// A plan may only ask for what layers can have.
@@ -346,34 +298,17 @@ fn report(
             data_sha256: data.sha256()?,
             seed: options.seed,
             shapes: options.shapes.clone(),
-            ranges: ranges_name(options.ranges),
+            ranges: options
+                .tuning
+                .ranges
+                .map_or_else(|| "auto".into(), ranges_name),
+            effort: options.tuning.effort,
+            finetune: options.tuning.finetune,
+            estimator: options.tuning.estimator.name().into(),
             object_sha256: String::new(),
         },
         ..Report::default()
     })
-}
-
-/// The name of a method on the command line and in reports.
-pub fn ranges_name(method: Method) -> String {
-    match method {
-        Method::MinMax => "minmax".into(),
-        Method::Percentile(p) => format!("percentile:{p}"),
-        Method::Mse => "mse".into(),
-        Method::Kl => "kl".into(),
-    }
-}
-
-/// The method of a name, see [`ranges_name`].
-pub fn ranges_from_name(name: &str) -> Option<Method> {
-    match name {
-        "minmax" => Some(Method::MinMax),
-        "mse" => Some(Method::Mse),
-        "kl" => Some(Method::Kl),
-        _ => {
-            let p: f64 = name.strip_prefix("percentile:")?.parse().ok()?;
-            (p > 50.0 && p <= 100.0).then_some(Method::Percentile(p))
-        }
-    }
 }
 
 fn layer(graph: &Graph, l: &lowbit_passes::quantize::Layer) -> Layer {
@@ -402,6 +337,8 @@ fn layer(graph: &Graph, l: &lowbit_passes::quantize::Layer) -> Layer {
         activation_format: Format::Int8.name().into(),
         weight_bytes: params,
         why: WHY.into(),
+        rounding: l.rounding.name().into(),
+        rounding_gain_db: l.rounding.gain_db(),
         ..Layer::default()
     }
 }

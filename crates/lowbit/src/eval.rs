@@ -4,6 +4,7 @@ use std::path::Path;
 
 use lowbit_data::Dataset;
 use lowbit_ir::eval::{Plan, run_observed};
+use lowbit_passes::finetune::compared;
 use lowbit_report::{Accuracy, Report};
 use rayon::prelude::*;
 
@@ -125,6 +126,9 @@ struct Tally {
     agree: usize,
     signal: f64,
     noise: f64,
+    divergence: f64,
+    /// Whether outputs are distributions over classes already.
+    softmax: bool,
     samples: usize,
 }
 
@@ -136,6 +140,8 @@ impl Tally {
             float_top1: share(self.float_right).filter(|_| labels && float),
             top1: share(self.right).filter(|_| labels && object),
             agreement: share(self.agree).filter(|_| float && object),
+            divergence: Some(self.divergence / self.samples.max(1) as f64)
+                .filter(|_| labels && float && object),
             sqnr_db: Some(decibels).filter(|d| float && object && d.is_finite()),
             samples: self.samples,
         }
@@ -153,9 +159,27 @@ impl Tally {
                 self.signal += a * a;
                 self.noise += (a - b) * (a - b);
             }
+            self.divergence += divergence(f, o, self.softmax);
         }
     }
 }
+
+/// `Σ p (ln p − ln q)` of two distributions, or of the softmax of two outputs.
+fn divergence(p: &[f64], q: &[f64], softmax: bool) -> f64 {
+    let logarithms = |x: &[f64]| -> Vec<f64> {
+        if softmax {
+            return x.iter().map(|x| x.max(SMALLEST).ln()).collect();
+        }
+        let largest = x.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = x.iter().map(|x| (x - largest).exp()).sum();
+        x.iter().map(|x| x - largest - sum.ln()).collect()
+    };
+    let pairs = logarithms(p).into_iter().zip(logarithms(q));
+    pairs.map(|(p, q)| p.exp() * (p - q)).sum()
+}
+
+/// Half a step of a 16-bit probability: what a code of zero may stand for.
+const SMALLEST: f64 = 1.0 / 131_072.0;
 
 fn label(data: &Dataset, i: usize) -> Option<i64> {
     data.labels().and_then(|l| l.get(i).copied())
@@ -195,7 +219,10 @@ pub(crate) fn object(
     indices: &[usize],
     progress: &dyn Progress,
 ) -> Result<Accuracy, Error> {
-    let mut tally = Tally::default();
+    let mut tally = Tally {
+        softmax: compared(&model.graph) != model.graph.outputs()[0].value,
+        ..Tally::default()
+    };
     for chunk in indices.chunks(CHUNK) {
         progress.step("evaluate", tally.samples, indices.len());
         let float = float_outputs(model, data, chunk)?;

@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use crate::artefact::Artefact;
 use crate::bench::random_codes;
-use crate::compile::{Compiled, Options, ranges_from_name};
+use crate::compile::{Compiled, Options};
+use crate::fit::Tuning;
 use crate::object::{Runner, bytes_of, encode_sample};
 use crate::{Error, Progress};
 
@@ -57,8 +58,7 @@ pub(crate) fn options(report: &Report) -> Options {
         features: Some(report.target.features.clone()),
         name: Some(report.model.name.clone()),
         budget: report.budget.clone(),
-        ranges: ranges_from_name(&report.reproduce.ranges)
-            .unwrap_or(lowbit_passes::calibrate::Method::Mse),
+        tuning: Tuning::from_report(&report.reproduce),
         seed: report.reproduce.seed,
         eval: Some(0),
         ..Options::new(&report.model.path)

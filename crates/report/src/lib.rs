@@ -132,6 +132,13 @@ pub struct Layer {
     pub latency_us: Option<f64>,
     /// Why the layer has its formats.
     pub why: String,
+    /// How the weights were rounded: `nearest`, `error feedback` or `training`.
+    #[serde(default)]
+    pub rounding: String,
+    /// What that won over the nearest codes, in decibels on samples held out: of the error of the layer's output for
+    /// error feedback, of the network's loss for training.
+    #[serde(default)]
+    pub rounding_gain_db: Option<f64>,
     /// Formats that the layer could have, with what each is predicted to cost; empty where none were measured.
     #[serde(default)]
     pub choices: Vec<Choice>,
@@ -241,6 +248,9 @@ pub struct Accuracy {
     pub top1: Option<f64>,
     /// Share of samples where both give the same class.
     pub agreement: Option<f64>,
+    /// Mean Kullback-Leibler divergence of the classes' distributions from the float model's, in nats.
+    #[serde(default)]
+    pub divergence: Option<f64>,
     /// Signal to noise of the object's output against the float model's, in decibels.
     pub sqnr_db: Option<f64>,
     /// Number of samples.
@@ -286,8 +296,17 @@ pub struct Reproduce {
     pub seed: u64,
     /// Shapes that were given for inputs.
     pub shapes: Vec<(String, Vec<usize>)>,
-    /// How ranges were chosen.
+    /// How ranges were chosen: a method, or `auto`.
     pub ranges: String,
+    /// Effort that was asked for; by the formats where it was not.
+    #[serde(default)]
+    pub effort: Option<u8>,
+    /// Steps of training that were asked for; by the effort where they were not.
+    #[serde(default)]
+    pub finetune: Option<usize>,
+    /// What stood for the derivative of rounding.
+    #[serde(default)]
+    pub estimator: String,
     /// SHA-256 of the object.
     pub object_sha256: String,
 }

@@ -1,7 +1,8 @@
 use lowbit_ir::ops::{Conv, Epilogue, IntConv};
-use lowbit_ir::{Op, Tensor, ValueId};
+use lowbit_ir::{Node, Op, Tensor, ValueId};
 use lowbit_num::{Format, real};
 
+use super::fit::Rounding;
 use super::fuse::Group;
 use super::{Affine, Builder, Coded, Layer, Stop, clamped, problem, weights};
 
@@ -9,15 +10,17 @@ use super::{Affine, Builder, Coded, Layer, Stop, clamped, problem, weights};
 const HIGH: std::ops::Range<f64> = 1.0 / 65536.0..0.5;
 
 /// A layer on its way: what the forms of the epilogue are chosen from.
-struct Draft {
+pub(crate) struct Draft {
     /// Format of the weights.
-    format: Format,
+    pub(crate) format: Format,
     /// Weight codes `[O, KH, KW, C / groups]`.
-    codes: Vec<i8>,
+    pub(crate) codes: Vec<i8>,
     /// Scale of the weights, by channel.
-    weight_scale: Vec<f64>,
+    pub(crate) weight_scale: Vec<f64>,
     /// Bias, by channel.
-    bias: Vec<f64>,
+    pub(crate) bias: Vec<f64>,
+    /// How the codes were found.
+    pub(crate) rounding: Rounding,
     /// Bounds of the accumulator over all inputs, by channel.
     bounds: Vec<(i64, i64)>,
     /// Sum of the weight codes, by channel.
@@ -48,7 +51,7 @@ impl Builder<'_> {
             );
         }
         let affine = self.result_affine(group.output);
-        let draft = self.draft(&inputs, formats.weight, x.affine, affine)?;
+        let draft = self.draft(node, x, affine)?;
         let residual = group.residual.map(|r| self.operand(r)).transpose()?;
         if let Some(r) = residual {
             if let Some(constants) = draft.residual(r.affine, affine) {
@@ -165,17 +168,13 @@ impl Builder<'_> {
             weight_scale: draft.weight_scale,
             weights: draft.format,
             activation_bits: x.affine.bits(),
+            rounding: draft.rounding,
         });
         Ok(Coded { id, affine })
     }
 
-    fn draft(
-        &self,
-        inputs: &[ValueId],
-        format: Format,
-        x: Affine,
-        y: Affine,
-    ) -> Result<Draft, Stop> {
+    fn draft(&mut self, node: &Node, x: Coded, y: Affine) -> Result<Draft, Stop> {
+        let inputs = &node.inputs;
         let Some(weights) = self.float.as_const(inputs[1]) else {
             return problem(
                 "its weights are computed in the model; only constant weights can be compiled",
@@ -193,29 +192,42 @@ impl Builder<'_> {
         };
         let weights = weights.to_f64();
         let per_channel = weights.len() / channels.max(1);
+        let format = self.formats.of(&self.float.value(node.output).name).weight;
         let format = weights::resolve(&weights, per_channel, format);
         let mut draft = Draft {
             format,
+            rounding: Rounding::Nearest,
             codes: Vec::with_capacity(weights.len()),
             weight_scale: Vec::with_capacity(channels),
             bias,
             bounds: Vec::with_capacity(channels),
             sums: Vec::with_capacity(channels),
-            x,
+            x: x.affine,
         };
         let scales = weights::scales(&weights, per_channel, format);
         for (o, &scale) in scales.iter().enumerate() {
-            draft.channel(&weights[o * per_channel..][..per_channel], scale, y);
+            let scale = draft.admitted(scale, o, y);
+            let row = &weights[o * per_channel..][..per_channel];
+            draft.push(weights::codes(row, scale, format), scale);
         }
+        self.fit_layer(&mut draft, node, x, &weights, y)?;
         Ok(draft)
     }
 }
 
 impl Draft {
-    /// Quantises the weights of the next channel; `scale` is what they want.
-    fn channel(&mut self, weights: &[f64], scale: f64, y: Affine) {
-        let scale = self.admitted(scale, self.weight_scale.len(), y);
-        let codes = weights::codes(weights, scale, self.format);
+    /// Takes other codes and scales, channel by channel.
+    pub(crate) fn replace(&mut self, channels: Vec<(Vec<i8>, f64)>) {
+        self.codes.clear();
+        self.weight_scale.clear();
+        self.bounds.clear();
+        self.sums.clear();
+        for (codes, scale) in channels {
+            self.push(codes.into_iter(), scale);
+        }
+    }
+
+    fn push(&mut self, codes: impl Iterator<Item = i8>, scale: f64) {
         let start = self.codes.len();
         self.codes.extend(codes);
         let (mut lo, mut hi) = (0, 0);
@@ -225,13 +237,12 @@ impl Draft {
             hi += i64::from(q.max(0)) * most;
         }
         self.bounds.push((lo, hi));
-        self.sums
-            .push(self.codes[start..].iter().map(|&q| i64::from(q)).sum());
+        self.sums.push((lo + hi) / most);
         self.weight_scale.push(scale);
     }
 
     /// The scale of channel `o` nearest to `scale` that the forms of the epilogue admit.
-    fn admitted(&self, mut scale: f64, o: usize, y: Affine) -> f64 {
+    pub(crate) fn admitted(&self, mut scale: f64, o: usize, y: Affine) -> f64 {
         let unit = y.scale / self.x.scale;
         if scale == 0.0 {
             scale = unit
@@ -247,7 +258,7 @@ impl Draft {
         scale.max(self.bias[o].abs() / (self.x.scale * 1_073_741_824.0))
     }
 
-    fn accumulator(&self, o: usize) -> f64 {
+    pub(crate) fn accumulator(&self, o: usize) -> f64 {
         self.weight_scale[o] * self.x.scale
     }
 

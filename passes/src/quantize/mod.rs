@@ -6,8 +6,8 @@
 
 mod activations;
 mod arithmetic;
-mod bias;
 mod conv;
+mod fit;
 mod formats;
 mod fuse;
 mod lookup;
@@ -18,7 +18,7 @@ mod product;
 mod shape;
 mod softmax;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod weights;
 
 use std::collections::HashMap;
@@ -28,7 +28,8 @@ use lowbit_ir::{DType, Graph, Node, NodeId, Op, OpError, Tensor, Type, ValueId};
 use lowbit_num::Format;
 
 use activations::Activations;
-pub use bias::{BiasError, correct_biases};
+use fit::Feed;
+pub use fit::{Fit, FitError, Rounding};
 pub use formats::{Formats, LayerFormats};
 use fuse::{Fusion, Role};
 pub use params::Affine;
@@ -64,7 +65,7 @@ pub struct Layer {
     pub int: ValueId,
     /// Real value of one unit of the accumulator, by channel.
     pub accumulator_scale: Vec<f64>,
-    /// Bias of the float layer, by channel.
+    /// Bias, by channel; corrected where the layer was fitted.
     pub bias: Vec<f64>,
     /// Real scale of the weights, by channel.
     pub weight_scale: Vec<f64>,
@@ -72,6 +73,8 @@ pub struct Layer {
     pub weights: Format,
     /// Bits of the tensor that the layer reads.
     pub activation_bits: u32,
+    /// How the weights were rounded.
+    pub rounding: Rounding,
 }
 
 /// An integer graph with what is known about where it came from.
@@ -97,13 +100,25 @@ pub fn quantize(
     ranges: &dyn Ranges,
     formats: &Formats,
 ) -> Result<Quantized, Vec<Problem>> {
-    let mut builder = Builder::new(float, ranges, formats);
-    builder.inputs();
-    for (id, node) in float.nodes() {
-        builder.visit(id, node);
+    match Builder::new(float, ranges, formats, None).run(&mut |_, _| {}) {
+        Ok(quantized) => Ok(quantized),
+        Err(FitError::Problems(problems)) => Err(problems),
+        Err(FitError::Eval { .. }) => unreachable!("nothing is run"),
     }
-    builder.outputs();
-    builder.finish()
+}
+
+/// Quantises as [`quantize`] does and fits each layer to the float network on samples.
+///
+/// # Errors
+/// Nodes that cannot be quantised; a sample that the integer graph cannot be run on.
+pub fn quantize_fitted(
+    float: &Graph,
+    ranges: &dyn Ranges,
+    formats: &Formats,
+    fit: &Fit,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Quantized, FitError> {
+    Builder::new(float, ranges, formats, Some(fit)).run(progress)
 }
 
 /// A tensor of codes and what they mean.
@@ -143,12 +158,21 @@ pub(crate) struct Builder<'a> {
     recoded: HashMap<(ValueId, u32), Coded>,
     pub(crate) layers: Vec<Layer>,
     problems: Vec<Problem>,
+    fit: Option<&'a Fit<'a>>,
+    feed: Option<Feed>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(float: &'a Graph, ranges: &'a dyn Ranges, formats: &'a Formats) -> Self {
+    fn new(
+        float: &'a Graph,
+        ranges: &'a dyn Ranges,
+        formats: &'a Formats,
+        fit: Option<&'a Fit<'a>>,
+    ) -> Self {
         let fusion = Fusion::new(float);
         Self {
+            fit,
+            feed: None,
             float,
             activations: Activations::new(float, &fusion, formats),
             fusion,
@@ -160,6 +184,25 @@ impl<'a> Builder<'a> {
             layers: Vec::new(),
             problems: Vec::new(),
         }
+    }
+
+    fn run(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Quantized, FitError> {
+        self.inputs();
+        self.feed = self.fit.map(|fit| self.feed(fit));
+        let nodes = self.float.nodes().len();
+        for (at, (id, node)) in self.float.nodes().enumerate() {
+            progress(at, nodes);
+            self.visit(id, node);
+            if let Some(feed) = self.feed.as_mut().filter(|_| self.problems.is_empty()) {
+                feed.advance(&self.out)?;
+                let coded = self.coded.iter().filter_map(|(&v, c)| Some((v, (*c)?.id)));
+                let recoded = self.recoded.iter().map(|(&(v, _), c)| (v, c.id));
+                feed.forget(at, coded.chain(recoded));
+            }
+        }
+        progress(nodes, nodes);
+        self.outputs();
+        self.finish().map_err(FitError::Problems)
     }
 
     fn inputs(&mut self) {

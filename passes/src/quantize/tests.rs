@@ -8,7 +8,7 @@ use lowbit_ir::ops::{
 use lowbit_ir::{DType, Data, Graph, Op, Stage, Tensor, Type, ValueId};
 use lowbit_num::{Format, real};
 
-use super::{Formats, LayerFormats, Quantized, Ranges, correct_biases, quantize};
+use super::{Fit, Formats, LayerFormats, Quantized, Ranges, Rounding, quantize, quantize_fitted};
 use crate::lower::{check_memory, lower};
 
 /// Repeatable numbers between −1 and 1 with a bell shape.
@@ -158,25 +158,24 @@ fn sqnr(float: &Graph, q: &Quantized, samples: &[Tensor]) -> f64 {
     10.0 * libm::log10(signal / noise)
 }
 
+fn fitted(graph: &Graph, calibrated: &Calibrated, formats: &Formats) -> Quantized {
+    let samples: Vec<Vec<Tensor>> = calibrated.samples.iter().map(|x| vec![x.clone()]).collect();
+    let fit = Fit {
+        samples: &samples,
+        mean: &|v| calibrated.means[&v].clone(),
+        feedback_bits: 6,
+    };
+    quantize_fitted(graph, &calibrated.ranges, formats, &fit, &mut |_, _| {}).unwrap()
+}
+
 fn check(net: Net, least: f64) -> Quantized {
     let graph = net.graph;
     graph.verify(Stage::Float).unwrap();
     let calibrated = calibrate(&graph, 8);
-    let mut q = quantize(&graph, &calibrated.ranges, &Formats::default()).unwrap();
+    let q = fitted(&graph, &calibrated, &Formats::default());
     q.graph.verify(Stage::Integer).unwrap();
-    let codes: Vec<Vec<Tensor>> = calibrated
-        .samples
-        .iter()
-        .map(|x| vec![codes(&q, x)])
-        .collect();
-    correct_biases(
-        &mut q,
-        &codes,
-        &|v| calibrated.means[&v].clone(),
-        &mut |_, _| {},
-    )
-    .unwrap();
-    lowers(&q, &codes[0]);
+    let codes = vec![codes(&q, &calibrated.samples[0])];
+    lowers(&q, &codes);
     let found = sqnr(&graph, &q, &calibrated.samples);
     assert!(found > least, "{found:.1} dB, expected {least}");
     q
@@ -325,19 +324,12 @@ fn bias_correction_restores_the_mean() {
     net.graph.output("y", y);
     let calibrated = calibrate(&net.graph, 16);
     let plain = quantize(&net.graph, &calibrated.ranges, &Formats::default()).unwrap();
-    let mut corrected = plain.clone();
+    let corrected = fitted(&net.graph, &calibrated, &Formats::default());
     let codes: Vec<Vec<Tensor>> = calibrated
         .samples
         .iter()
         .map(|x| vec![codes(&plain, x)])
         .collect();
-    correct_biases(
-        &mut corrected,
-        &codes,
-        &|v| calibrated.means[&v].clone(),
-        &mut |_, _| {},
-    )
-    .unwrap();
     let shift = |q: &Quantized| {
         let quant = q.graph.quant_of(q.graph.outputs()[0].value).unwrap();
         let mut mean = [0.0; 8];
@@ -447,6 +439,38 @@ fn only_layers_that_want_four_bits_read_them() {
     let nodes = |q: &Quantized| q.graph.nodes().len();
     assert_eq!(nodes(&q), nodes(&wide) + 1, "one copy of the shared tensor");
     lowers(&q, &[codes(&q, &calibrated.samples[0])]);
+}
+
+#[test]
+fn error_feedback_beats_the_nearest_codes() {
+    let (mut net, x) = Net::new(&[1, 9, 9, 6]);
+    // channels that follow one another, as those of real images do
+    let mix = net.conv(x, 12, 3, 1, 1);
+    let a = net.relu(mix);
+    let b = net.conv(a, 12, 3, 1, 1);
+    let b = net.relu(b);
+    let c = net.conv(b, 12, 3, 1, 12);
+    let y = net.conv(c, 8, 1, 1, 2);
+    net.graph.output("y", y);
+    let calibrated = calibrate(&net.graph, 24);
+    for format in [Format::Int4, Format::Int3, Format::Ternary] {
+        let formats = Formats::uniform(format, Format::Int8);
+        let nearest = quantize(&net.graph, &calibrated.ranges, &formats).unwrap();
+        let fed = fitted(&net.graph, &calibrated, &formats);
+        fed.graph.verify(Stage::Integer).unwrap();
+        let samples: Vec<Tensor> = (0..16)
+            .map(|i| Tensor::new([1, 9, 9, 6], noise(9 * 9 * 6, 9000 + i)))
+            .collect();
+        let (before, after) = (
+            sqnr(&net.graph, &nearest, &samples),
+            sqnr(&net.graph, &fed, &samples),
+        );
+        assert!(
+            after > before + 2.0,
+            "{format}: {before:.1} dB became {after:.1} dB"
+        );
+        assert!(fed.layers.iter().any(|l| l.rounding != Rounding::Nearest));
+    }
 }
 
 #[test]

@@ -189,11 +189,11 @@ impl IntConv {
         acc
     }
 
-    /// Sums of x over all positions of the result, for each tap of `kernel` and channel, and the number of positions.
+    /// Shows what each position of the result reads to `visit`: the codes of all taps, all channels of a tap together.
     ///
     /// # Panics
-    /// When x is not of the documented type.
-    pub fn tap_sums(&self, x: &Tensor, kernel: [usize; 2]) -> (Vec<i64>, i64) {
+    /// When x is not of the documented type, or `kernel` does not fit it.
+    pub fn each_patch(&self, x: &Tensor, kernel: [usize; 2], mut visit: impl FnMut(&[i16])) {
         let &[n, height, width, c] = x.shape() else {
             panic!("x has four axes")
         };
@@ -201,22 +201,12 @@ impl IntConv {
             .output_size([height, width], kernel)
             .expect("infer has checked it");
         let mut patch = vec![0i16; kernel[0] * kernel[1] * c];
-        let mut sums = vec![0i64; patch.len()];
-        let codes = x.as_slice::<u8>();
+        let (codes, size) = (x.as_slice::<u8>(), [height, width, c]);
         for p in 0..n * oh * ow {
             let image = &codes[p / (oh * ow) * height * width * c..];
-            self.gather(
-                [height, width, c],
-                kernel,
-                image,
-                [p / ow % oh, p % ow],
-                &mut patch,
-            );
-            sums.iter_mut()
-                .zip(&patch)
-                .for_each(|(s, &p)| *s += i64::from(p));
+            self.gather(size, kernel, image, [p / ow % oh, p % ow], &mut patch);
+            visit(&patch);
         }
-        (sums, (n * oh * ow) as i64)
     }
 
     fn gather(

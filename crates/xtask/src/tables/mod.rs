@@ -1,5 +1,6 @@
 //! Measured tables of the documentation: what takes too long for a test. One file a table.
 
+mod accuracy;
 mod eight_bits;
 
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ pub(crate) struct Table {
     pub(crate) run: fn(&Bench) -> Result<String>,
 }
 
-const ALL: &[Table] = &[eight_bits::TABLE];
+const ALL: &[Table] = &[eight_bits::TABLE, accuracy::TABLE];
 
 /// The release build of the command, and the models to run it on.
 pub(crate) struct Bench {
@@ -50,6 +51,11 @@ impl Bench {
         shell::run(cargo().args(["build", "--release", "--quiet", "--bin", "lowbit"]))?;
         let lowbit = root().join("target/release/lowbit");
         Ok(Self { lowbit, zoo })
+    }
+
+    /// Folder of the models.
+    pub(crate) fn zoo(&self) -> &Path {
+        &self.zoo
     }
 
     /// Models that have data, by name.

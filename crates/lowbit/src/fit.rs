@@ -1,0 +1,448 @@
+//! Quantising a model on its data: ranges, rounding and biases, and training where the effort allows it.
+
+use std::collections::HashSet;
+
+use lowbit_data::{DataError, Dataset};
+use lowbit_ir::eval::{self, Plan};
+use lowbit_ir::{Graph, Op, Tensor, ValueId};
+use lowbit_num::real;
+use lowbit_passes::calibrate::{CalibrateError, Method, Stats, calibrate};
+use lowbit_passes::finetune::{
+    Estimator, Finetune, FinetuneError, Loss, compared, finetune, target,
+};
+use lowbit_passes::quantize::{
+    Fit, FitError, Formats, Layer, Quantized, Rounding, quantize_fitted,
+};
+use lowbit_report::Reproduce;
+use rayon::prelude::*;
+
+use crate::model::Model;
+use crate::object::encode_sample;
+use crate::{Error, Progress};
+
+/// How the network is made to lose as little as its formats allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tuning {
+    /// 0 takes seconds: nearest codes and corrected biases. 1 adds error feedback. 2 chooses ranges by what the network
+    /// loses and trains for a short time, 3 for a long one. By the formats where it is not given.
+    pub effort: Option<u8>,
+    /// How ranges are chosen; by the effort where it is not given.
+    pub ranges: Option<Method>,
+    /// Steps of training; by the effort where it is not given.
+    pub finetune: Option<usize>,
+    /// What stands for the derivative of rounding while training.
+    pub estimator: Estimator,
+    /// Order of samples while training.
+    pub seed: u64,
+}
+
+/// Most samples that ranges are taken from.
+const RANGE_SAMPLES: usize = 1024;
+/// Most samples that layers are fitted on, by effort.
+const FIT_SAMPLES: [usize; 4] = [32, 128, 128, 256];
+/// Weights of at most so many bits are rounded with error feedback, by effort.
+const FEEDBACK_BITS: [u32; 4] = [0, 6, 6, 6];
+/// Steps of training, by effort.
+const STEPS: [usize; 4] = [0, 0, 200, 1000];
+/// One in so many calibration samples is held out to judge on, from the effort on that chooses.
+const HELD_OUT: usize = 8;
+/// Fewest and most samples to judge on.
+const JUDGES: [usize; 2] = [16, 64];
+/// The ranges that are chosen from.
+const METHODS: [Method; 4] = [
+    Method::Mse,
+    Method::MinMax,
+    Method::Percentile(99.99),
+    Method::Kl,
+];
+
+impl Tuning {
+    /// The effort for formats: less than 6 bits on average are worth training.
+    fn effort(&self, graph: &Graph, formats: &Formats) -> u8 {
+        let low = average_bits(graph, formats) < 6.0;
+        self.effort.unwrap_or(if low { 2 } else { 1 }).min(3)
+    }
+
+    /// What a report was made with.
+    pub(crate) fn from_report(r: &Reproduce) -> Self {
+        Self {
+            effort: r.effort,
+            ranges: ranges_from_name(&r.ranges),
+            finetune: r.finetune,
+            estimator: Estimator::from_name(&r.estimator).unwrap_or_default(),
+            seed: r.seed,
+        }
+    }
+}
+
+/// The name of a method on the command line and in reports.
+pub fn ranges_name(method: Method) -> String {
+    match method {
+        Method::MinMax => "minmax".into(),
+        Method::Percentile(p) => format!("percentile:{p}"),
+        Method::Mse => "mse".into(),
+        Method::Kl => "kl".into(),
+    }
+}
+
+/// The method of a name, see [`ranges_name`].
+pub fn ranges_from_name(name: &str) -> Option<Method> {
+    match name {
+        "minmax" => Some(Method::MinMax),
+        "mse" => Some(Method::Mse),
+        "kl" => Some(Method::Kl),
+        _ => {
+            let p: f64 = name.strip_prefix("percentile:")?.parse().ok()?;
+            (p > 50.0 && p <= 100.0).then_some(Method::Percentile(p))
+        }
+    }
+}
+
+fn average_bits(graph: &Graph, formats: &Formats) -> f64 {
+    let layer = |v: ValueId| {
+        let weights = graph
+            .producer(v)
+            .map_or(0, |n| graph.ty(n.inputs[1]).elements());
+        let bits = formats.of(&graph.value(v).name).weight.bits();
+        (weights as f64, weights as f64 * f64::from(bits))
+    };
+    let sums = conv_results(graph).into_iter().map(layer);
+    let (weights, bits) = sums.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+    bits / weights.max(1.0)
+}
+
+/// Results of all layers before residual and clamp.
+fn conv_results(graph: &Graph) -> HashSet<ValueId> {
+    let convs = graph.nodes().filter(|(_, n)| matches!(n.op, Op::Conv(_)));
+    convs.map(|(_, n)| n.output).collect()
+}
+
+/// A model with what was seen of it on calibration samples: quantises it to any formats.
+pub(crate) struct Quantizer<'a> {
+    model: &'a Model,
+    data: &'a Dataset,
+    tuning: Tuning,
+    /// Calibration samples.
+    indices: Vec<usize>,
+    stats: Stats,
+}
+
+impl<'a> Quantizer<'a> {
+    /// Calibrates a model.
+    ///
+    /// # Errors
+    /// A sample cannot be read or run.
+    pub(crate) fn new(
+        model: &'a Model,
+        data: &'a Dataset,
+        tuning: Tuning,
+        progress: &dyn Progress,
+    ) -> Result<Self, Error> {
+        let indices: Vec<usize> = data.split().calibrate.clone().take(RANGE_SAMPLES).collect();
+        let sample = |i: usize| model.sample(data, indices[i]);
+        let step = |done, total| progress.step("calibrate", done, total);
+        let stats =
+            calibrate(&model.graph, indices.len(), sample, |_| true, step).map_err(unseen)?;
+        Ok(Self {
+            model,
+            data,
+            tuning,
+            indices,
+            stats,
+        })
+    }
+
+    /// Quantises the model to formats.
+    ///
+    /// # Errors
+    /// Nodes that cannot be quantised; samples that cannot be run.
+    pub(crate) fn quantize(
+        &self,
+        formats: &Formats,
+        progress: &dyn Progress,
+    ) -> Result<Quantized, Error> {
+        let effort = self.tuning.effort(&self.model.graph, formats);
+        let judges = if effort < 2 {
+            Vec::new()
+        } else {
+            self.judges()
+        };
+        let count = FIT_SAMPLES[usize::from(effort)];
+        let own: Vec<usize> = self
+            .indices
+            .iter()
+            .copied()
+            .filter(|i| !judges.contains(i))
+            .collect();
+        let run = Run {
+            quantizer: self,
+            formats,
+            effort: effort.into(),
+            fitted: own.iter().copied().take(count).collect(),
+            own,
+            judges,
+            progress,
+        };
+        run.all()
+    }
+
+    /// Samples to judge on, spread over the calibration split.
+    fn judges(&self) -> Vec<usize> {
+        let tune = self.data.split().tune.clone();
+        if let Some(range) = tune.filter(|r| !r.is_empty()) {
+            return range.take(JUDGES[1]).collect();
+        }
+        let n = (self.indices.len() / HELD_OUT)
+            .clamp(JUDGES[0], JUDGES[1])
+            .min(self.indices.len() / 2);
+        let step = self.indices.len() / n.max(1);
+        self.indices
+            .iter()
+            .skip(step / 2)
+            .step_by(step.max(1))
+            .copied()
+            .take(n)
+            .collect()
+    }
+
+    fn samples(&self, indices: &[usize]) -> Result<Vec<Vec<Tensor>>, Error> {
+        let read = |&i: &usize| self.model.sample(self.data, i);
+        let samples: Result<_, DataError> = indices.par_iter().map(read).collect();
+        Ok(samples?)
+    }
+
+    /// What the student is compared by.
+    fn loss(&self) -> Loss {
+        let graph = &self.model.graph;
+        let softmax = compared(graph) != graph.outputs()[0].value;
+        if softmax || self.data.labels().is_some() {
+            Loss::Divergence
+        } else {
+            Loss::Square
+        }
+    }
+}
+
+fn unseen(e: CalibrateError<DataError>) -> Error {
+    Error::Sample(e.to_string())
+}
+
+/// One plan on its way.
+struct Run<'a> {
+    quantizer: &'a Quantizer<'a>,
+    formats: &'a Formats,
+    effort: usize,
+    /// Samples to train on.
+    own: Vec<usize>,
+    /// Those of them that layers are fitted on.
+    fitted: Vec<usize>,
+    /// Samples to choose on.
+    judges: Vec<usize>,
+    progress: &'a dyn Progress,
+}
+
+/// A candidate and what it loses on the judges.
+struct Candidate {
+    quantized: Quantized,
+    loss: f64,
+    ranges: Method,
+}
+
+impl Run<'_> {
+    fn all(&self) -> Result<Quantized, Error> {
+        let q = self.quantizer;
+        let graph = &q.model.graph;
+        let samples = q.samples(&self.fitted)?;
+        let methods = match q.tuning.ranges {
+            Some(one) => vec![one],
+            None if self.judges.is_empty() => vec![METHODS[0]],
+            None => METHODS.to_vec(),
+        };
+        let judge = Judge::new(self)?;
+        let mut best: Option<Candidate> = None;
+        for ranges in methods {
+            let quantized = self.fit(graph, &samples, ranges)?;
+            let loss = judge.loss(&quantized)?;
+            if best.as_ref().is_none_or(|b| loss < b.loss) {
+                best = Some(Candidate {
+                    quantized,
+                    loss,
+                    ranges,
+                });
+            }
+        }
+        let best = best.expect("there is a method");
+        let tuned = self.finetune(&best, &samples, &judge)?;
+        Ok(tuned.unwrap_or(best.quantized))
+    }
+
+    fn fit(
+        &self,
+        graph: &Graph,
+        samples: &[Vec<Tensor>],
+        ranges: Method,
+    ) -> Result<Quantized, Error> {
+        let q = self.quantizer;
+        let whole = std::ptr::eq(graph, &q.model.graph) && self.fitted == q.indices;
+        let means = if whole {
+            None
+        } else {
+            Some(self.means(graph)?)
+        };
+        let means = means.as_ref().unwrap_or(&q.stats);
+        let fit = Fit {
+            samples,
+            mean: &|v| means.mean(v),
+            feedback_bits: FEEDBACK_BITS[self.effort],
+        };
+        let mut step = |done, total| self.progress.step("fit", done, total);
+        let failed = |e| match e {
+            FitError::Problems(problems) => {
+                Error::Nodes(problems.iter().map(ToString::to_string).collect())
+            }
+            FitError::Eval { sample, error } => Error::Eval {
+                sample: self.fitted[sample],
+                error,
+            },
+        };
+        quantize_fitted(
+            graph,
+            &q.stats.ranges(ranges),
+            self.formats,
+            &fit,
+            &mut step,
+        )
+        .map_err(failed)
+    }
+
+    fn means(&self, graph: &Graph) -> Result<Stats, Error> {
+        let q = self.quantizer;
+        let layers = conv_results(graph);
+        let sample = |i: usize| q.model.sample(q.data, self.fitted[i]);
+        let step = |done, total| self.progress.step("means", done, total);
+        calibrate(
+            graph,
+            self.fitted.len(),
+            sample,
+            |v| layers.contains(&v),
+            step,
+        )
+        .map_err(unseen)
+    }
+
+    /// Trains the network, where that is asked for and lowers what it loses.
+    fn finetune(
+        &self,
+        start: &Candidate,
+        samples: &[Vec<Tensor>],
+        judge: &Judge,
+    ) -> Result<Option<Quantized>, Error> {
+        let q = self.quantizer;
+        let steps = q.tuning.finetune.unwrap_or(STEPS[self.effort]);
+        let low = |l: &Layer| l.weights.bits() < 8 || l.activation_bits < 8;
+        if steps == 0 || !start.quantized.layers.iter().any(low) {
+            return Ok(None);
+        }
+        let how = Finetune {
+            steps,
+            estimator: q.tuning.estimator,
+            loss: q.loss(),
+            seed: q.tuning.seed,
+        };
+        let own = q.samples(&self.own)?;
+        let mut step = |done, total| self.progress.step("train", done, total);
+        let tuned = finetune(&q.model.graph, &start.quantized, &own, &how, &mut step);
+        let tuned = match tuned {
+            Ok(tuned) => tuned,
+            Err(FinetuneError::Eval { sample, error }) => {
+                let sample = self.own[sample];
+                return Err(Error::Eval { sample, error });
+            }
+            Err(e @ FinetuneError::Derive(_)) => {
+                self.progress.note(&format!("not trained: {e}"));
+                None
+            }
+        };
+        let Some(tuned) = tuned else { return Ok(None) };
+        let mut quantized = self.fit(&tuned.graph, samples, start.ranges)?;
+        let gain_db = 10.0 * (tuned.before / tuned.after.max(1e-300)).log10();
+        for layer in quantized.layers.iter_mut().filter(|l| low(l)) {
+            layer.rounding = Rounding::Trained { gain_db };
+        }
+        let loss = judge.loss(&quantized)?;
+        let better = judge.is_empty() || loss < start.loss;
+        Ok(better.then_some(quantized))
+    }
+}
+
+/// Samples with what the float network gives for them.
+struct Judge {
+    end: ValueId,
+    loss: Loss,
+    samples: Vec<Vec<Tensor>>,
+    targets: Vec<Tensor>,
+}
+
+impl Judge {
+    fn new(run: &Run) -> Result<Self, Error> {
+        let q = run.quantizer;
+        let graph = &q.model.graph;
+        let (end, loss, plan) = (compared(graph), q.loss(), Plan::new(graph));
+        let samples = q.samples(&run.judges)?;
+        let one = |(i, inputs): (usize, &Vec<Tensor>)| {
+            let mut found = None;
+            let see = |_, v: ValueId, t: &Tensor| {
+                if v == end {
+                    found = Some(target(t, loss));
+                }
+            };
+            eval::run_observed(graph, &plan, inputs, see).map_err(|error| Error::Eval {
+                sample: run.judges[i],
+                error,
+            })?;
+            Ok(found.expect("the compared value is computed"))
+        };
+        let targets: Result<Vec<Tensor>, Error> = samples.par_iter().enumerate().map(one).collect();
+        Ok(Self {
+            end,
+            loss,
+            targets: targets?,
+            samples,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Mean loss of the integer network.
+    fn loss(&self, quantized: &Quantized) -> Result<f64, Error> {
+        let graph = &quantized.graph;
+        let end = quantized.values.get(&self.end).copied();
+        let end = end.unwrap_or(graph.outputs()[0].value);
+        let quant = graph.quant_of(end).expect("results are codes");
+        let (scale, zero) = (real::value(quant.scale()), quant.zero_point);
+        let plan = Plan::new(graph);
+        let one = |(i, (inputs, target)): (usize, (&Vec<Tensor>, &Tensor))| {
+            let mut found = 0.0;
+            let see = |_, v: ValueId, t: &Tensor| {
+                if v == end {
+                    let x: Vec<f64> = t
+                        .to_f64()
+                        .iter()
+                        .map(|x| scale * (x - f64::from(zero)))
+                        .collect();
+                    found = self.loss.between(target, &x);
+                }
+            };
+            let codes = encode_sample(graph, inputs);
+            eval::run_observed(graph, &plan, &codes, see)
+                .map_err(|error| Error::Eval { sample: i, error })?;
+            Ok(found)
+        };
+        let pairs = self.samples.par_iter().zip(&self.targets).enumerate();
+        let losses: Result<Vec<f64>, Error> = pairs.map(one).collect();
+        let losses = losses?;
+        Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
+    }
+}
