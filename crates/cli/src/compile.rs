@@ -49,8 +49,8 @@ pub(crate) struct Args {
     /// the one that loses least.
     #[arg(long, default_value = "auto")]
     ranges: String,
-    /// 0: nearest codes, in seconds. 1: error feedback, the default at 6 bits and above. 2: ranges by measured loss and
-    /// short training, the default below. 3: long training.
+    /// 0: nearest codes, in seconds. 1, the default: weights of at most 6 bits with error feedback. 2: also ranges by
+    /// measured loss and short training. 3: long training.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
     effort: Option<u8>,
     /// Steps of training against the float network, on calibration samples and without labels.

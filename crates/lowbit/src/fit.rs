@@ -24,7 +24,7 @@ use crate::{Error, Progress};
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tuning {
     /// 0 takes seconds: nearest codes and corrected biases. 1 adds error feedback. 2 chooses ranges by what the network
-    /// loses and trains for a short time, 3 for a long one. By the formats where it is not given.
+    /// loses and trains for a short time, 3 for a long one. 1 where it is not given.
     pub effort: Option<u8>,
     /// How ranges are chosen; by the effort where it is not given.
     pub ranges: Option<Method>,
@@ -57,10 +57,8 @@ const METHODS: [Method; 4] = [
 ];
 
 impl Tuning {
-    /// The effort for formats: less than 6 bits on average are worth training.
-    fn effort(&self, graph: &Graph, formats: &Formats) -> u8 {
-        let low = average_bits(graph, formats) < 6.0;
-        self.effort.unwrap_or(if low { 2 } else { 1 }).min(3)
+    fn effort(&self) -> usize {
+        self.effort.unwrap_or(1).min(3).into()
     }
 
     /// What a report was made with.
@@ -96,19 +94,6 @@ pub fn ranges_from_name(name: &str) -> Option<Method> {
             (p > 50.0 && p <= 100.0).then_some(Method::Percentile(p))
         }
     }
-}
-
-fn average_bits(graph: &Graph, formats: &Formats) -> f64 {
-    let layer = |v: ValueId| {
-        let weights = graph
-            .producer(v)
-            .map_or(0, |n| graph.ty(n.inputs[1]).elements());
-        let bits = formats.of(&graph.value(v).name).weight.bits();
-        (weights as f64, weights as f64 * f64::from(bits))
-    };
-    let sums = conv_results(graph).into_iter().map(layer);
-    let (weights, bits) = sums.fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
-    bits / weights.max(1.0)
 }
 
 /// Results of all layers before residual and clamp.
@@ -161,13 +146,13 @@ impl<'a> Quantizer<'a> {
         formats: &Formats,
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
-        let effort = self.tuning.effort(&self.model.graph, formats);
+        let effort = self.tuning.effort();
         let judges = if effort < 2 {
             Vec::new()
         } else {
             self.judges()
         };
-        let count = FIT_SAMPLES[usize::from(effort)];
+        let count = FIT_SAMPLES[effort];
         let own: Vec<usize> = self
             .indices
             .iter()
@@ -177,7 +162,7 @@ impl<'a> Quantizer<'a> {
         let run = Run {
             quantizer: self,
             formats,
-            effort: effort.into(),
+            effort,
             fitted: own.iter().copied().take(count).collect(),
             own,
             judges,

@@ -23,8 +23,17 @@ pub fn command(r: &Report, budget: bool) -> String {
         };
         flag("--shape", format!("{name}{}", dims.join("x")));
     }
-    if r.reproduce.ranges != "mse" {
+    if r.reproduce.ranges != "auto" {
         flag("--ranges", r.reproduce.ranges.clone());
+    }
+    if let Some(effort) = r.reproduce.effort {
+        flag("--effort", effort.to_string());
+    }
+    if let Some(steps) = r.reproduce.finetune {
+        flag("--finetune", steps.to_string());
+    }
+    if r.reproduce.estimator != "ste" {
+        flag("--estimator", r.reproduce.estimator.clone());
     }
     if r.reproduce.seed != 1 {
         flag("--seed", r.reproduce.seed.to_string());
@@ -74,11 +83,13 @@ mod tests {
         r.target.triple = "x86_64-linux".into();
         r.target.level = "x86-64-v3".into();
         r.reproduce.shapes = vec![(String::new(), vec![1, 3])];
-        r.reproduce.ranges = "mse".into();
+        r.reproduce.ranges = "auto".into();
+        r.reproduce.estimator = "ste".into();
+        r.reproduce.effort = Some(2);
         r.reproduce.seed = 1;
         assert_eq!(
             command(&r, true),
-            "lowbit compile 'my net.onnx' --bits 4.5 --target x86_64-linux --cpu x86-64-v3 --shape 1x3"
+            "lowbit compile 'my net.onnx' --bits 4.5 --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2"
         );
     }
 }

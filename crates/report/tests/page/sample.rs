@@ -116,6 +116,7 @@ pub(crate) fn report() -> Report {
             agreement: Some(0.977),
             sqnr_db: Some(24.6),
             samples: 2000,
+            ..Accuracy::default()
         }),
         ..Report::default()
     };
@@ -138,7 +139,8 @@ pub(crate) fn report() -> Report {
     r.totals.object_bytes = 21_312;
     r.proofs.max_accumulator_bits = 22;
     r.proofs.bit_exact_samples = 8;
-    r.reproduce.ranges = "mse".into();
+    r.reproduce.ranges = "auto".into();
+    r.reproduce.estimator = "ste".into();
     r.reproduce.seed = 1;
     for (name, i, top1) in [("uniform8", 3, 0.911), ("uniform4", 1, 0.884)] {
         let p = point(&FORMATS[i]);
