@@ -70,6 +70,8 @@ fn layer(i: usize) -> Layer {
             .iter()
             .map(choice)
             .collect(),
+        rounding: "error feedback".into(),
+        rounding_gain_db: Some(2.5),
     }
 }
 
