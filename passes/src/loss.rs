@@ -88,6 +88,22 @@ impl Objective {
             .collect()
     }
 
+    /// Relevance of the outputs to start from: 1 at the class that each distribution picks, the lowest of equal ones;
+    /// the share in the sum of magnitudes where numbers are compared.
+    pub fn picked(&self, float: &[Tensor]) -> Vec<Tensor> {
+        let pairs = float.iter().zip(&self.outputs);
+        pairs
+            .map(|(p, (_, kind))| {
+                let x = p.to_f64();
+                let r = match *kind {
+                    Kind::Scores { classes, inner } => largest(&x, classes, inner),
+                    Kind::Values => magnitudes(&x),
+                };
+                Tensor::from_f64(p.dtype(), p.shape(), r)
+            })
+            .collect()
+    }
+
     /// Appends the loss as a value of rank 0: each value's float result becomes an input of the graph.
     ///
     /// # Errors
@@ -177,6 +193,24 @@ fn noise_to_signal(p: &[f64], q: &[f64]) -> f64 {
 
 fn signal(p: &[f64]) -> f64 {
     p.iter().map(|p| p * p).sum::<f64>().max(f64::MIN_POSITIVE)
+}
+
+fn largest(x: &[f64], classes: usize, inner: usize) -> Vec<f64> {
+    let mut r = vec![0.0; x.len()];
+    for at in distributions(x.len(), classes, inner) {
+        let best = at.reduce(|a, b| if x[b] > x[a] { b } else { a });
+        best.into_iter().for_each(|i| r[i] = 1.0);
+    }
+    r
+}
+
+fn magnitudes(x: &[f64]) -> Vec<f64> {
+    let sum = x
+        .iter()
+        .map(|x| x.abs())
+        .sum::<f64>()
+        .max(f64::MIN_POSITIVE);
+    x.iter().map(|x| x.abs() / sum).collect()
 }
 
 fn drawn(

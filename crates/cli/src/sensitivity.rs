@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
+use lowbit::report::{Evidence, SensitiveLayer};
 use lowbit::{Cache, Error, Metric, SensitivityOptions};
 
 use crate::numbers;
@@ -19,12 +20,16 @@ pub(crate) struct Args {
     #[arg(long)]
     data: PathBuf,
     /// How loss is predicted. hessian: trace of the Hessian × squared error; fisher: squared gradients × squared errors;
-    /// sqnr, kl: the layer really rounded alone, noise or divergence at the outputs.
-    #[arg(long, default_value = "kl", value_parser = PossibleValuesParser::new(Metric::ALL.iter().map(|m| m.name())))]
+    /// lrp: relevance × relative error; sqnr, kl: the layer really rounded alone, noise or divergence at the outputs;
+    /// auto: the one that orders random mixed plans best on this model.
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(names()))]
     metric: String,
-    /// Most samples of the calibration split.
-    #[arg(long, default_value_t = 128)]
-    samples: usize,
+    /// Most samples of the calibration split; 256, or fewer where measuring layers alone would take long.
+    #[arg(long)]
+    samples: Option<usize>,
+    /// Judge all metrics on so many random plans of each kind, beside those that choose between them.
+    #[arg(long, value_name = "PLANS", default_value_t = 0)]
+    judge: usize,
     /// Seed of everything that is drawn.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -42,11 +47,16 @@ pub(crate) struct Args {
     json: bool,
 }
 
+fn names() -> impl Iterator<Item = &'static str> {
+    Metric::ALL.iter().map(|m| m.name()).chain(["auto"])
+}
+
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let progress = Stderr::new();
     let options = SensitivityOptions {
-        metric: Metric::from_name(&args.metric).expect("clap admits known names alone"),
+        metric: Metric::from_name(&args.metric),
         samples: args.samples,
+        judge: args.judge,
         seed: args.seed,
         cache: match args.no_cache {
             true => Cache::none(),
@@ -62,26 +72,49 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         json(&found);
         return Ok(());
     }
+    print(&found);
+    Ok(())
+}
+
+fn print(found: &Evidence) {
+    let eight = |l: &'_ SensitiveLayer| {
+        l.choices
+            .iter()
+            .filter(|c| c.activation == "int8")
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let formats = found.table.layers.first().map(eight).unwrap_or_default();
     let mut rows = vec![vec!["layer".to_owned(), "weights".into()]];
-    let formats = found
-        .layers
-        .iter()
-        .flat_map(|l| &l.choices)
-        .filter(|c| c.activation == "int8");
-    let mut names: Vec<String> = Vec::new();
-    for c in formats {
-        if !names.contains(&c.weight) {
-            names.push(c.weight.clone());
-        }
-    }
-    rows[0].extend(names);
-    for layer in &found.layers {
+    rows[0].extend(formats.into_iter().map(|c| c.weight));
+    for layer in &found.table.layers {
         let mut row = vec![layer.name.clone(), layer.params.unwrap_or(0.0).to_string()];
-        let losses = layer.choices.iter().filter(|c| c.activation == "int8");
-        row.extend(losses.map(|c| format!("{:.2e}", c.loss)));
+        row.extend(eight(layer).iter().map(|c| format!("{:.2e}", c.loss)));
         rows.push(row);
     }
     table(&rows);
-    line(&format!("loss by metric {}", args.metric));
-    Ok(())
+    let metric = found.table.metric.as_deref().unwrap_or("unknown");
+    line(&format!("predicted loss by {metric}, inputs of 8 bits"));
+    let ranks = found.ranks.iter().map(|r| {
+        let interval = format!("{:.3} ({:.3}–{:.3})", r.value, r.low, r.high);
+        vec![r.metric.clone(), r.plans.clone(), interval]
+    });
+    let ranks: Vec<Vec<String>> = ranks.collect();
+    if !ranks.is_empty() {
+        line("\nrank correlation of predicted with measured loss over random mixed plans");
+        table(&ranks);
+    }
+    let traces = found.traces.iter().map(|t| {
+        let pair = |x: f64, e: f64| format!("{x:.3e} ± {e:.1e}");
+        vec![
+            t.name.clone(),
+            pair(t.gradients, t.gradients_error),
+            pair(t.probes, t.probes_error),
+        ]
+    });
+    let traces: Vec<Vec<String>> = traces.collect();
+    if !traces.is_empty() {
+        line("\ntrace of the Hessian by squared gradients, and by probes");
+        table(&traces);
+    }
 }

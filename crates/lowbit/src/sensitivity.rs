@@ -8,10 +8,12 @@ use lowbit_ir::{Def, Tensor};
 use lowbit_num::Format;
 use lowbit_passes::calibrate::{Method, calibrate};
 use lowbit_passes::sensitivity::{
-    COLUMNS, Draws, Gradients, Layer, Measured, Metric, SensitivityError, Study, WEIGHTS,
-    hessian_losses, layers, measure,
+    COLUMNS, Draws, Gradients, Layer, Measured, Metric, PlanKind, SensitivityError, Study, WEIGHTS,
+    bootstrap, hessian_losses, hutchinson, layers, lrp, measure, plan_loss, random_plan,
 };
-use lowbit_report::{SensitiveChoice, SensitiveLayer, Sensitivity};
+use lowbit_report::{
+    Evidence, LayerTrace, RankCorrelation, SensitiveChoice, SensitiveLayer, Sensitivity,
+};
 
 use crate::model::{Model, Shapes};
 use crate::{Cache, Error, Key, Progress};
@@ -19,10 +21,13 @@ use crate::{Cache, Error, Key, Progress};
 /// How sensitivities are found.
 #[derive(Clone, Debug)]
 pub struct SensitivityOptions {
-    /// The metric.
-    pub metric: Metric,
-    /// Most samples of the calibration split.
-    pub samples: usize,
+    /// The metric; where it is not given, the one that orders random mixed plans best on this model.
+    pub metric: Option<Metric>,
+    /// Most samples of the calibration split; where it is not given, 256, and fewer where measuring layers alone would
+    /// take long.
+    pub samples: Option<usize>,
+    /// Random plans of each kind on which all metrics are judged, beside those that choose between them.
+    pub judge: usize,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// Where results are kept.
@@ -32,8 +37,9 @@ pub struct SensitivityOptions {
 impl Default for SensitivityOptions {
     fn default() -> Self {
         Self {
-            metric: Metric::Kl,
-            samples: 128,
+            metric: None,
+            samples: None,
+            judge: 0,
             seed: 1,
             cache: Cache::default(),
         }
@@ -43,14 +49,26 @@ impl Default for SensitivityOptions {
 /// Losses by layer and column.
 type Losses = Vec<Vec<f64>>;
 
+/// Most samples by default.
+const MOST_SAMPLES: usize = 256;
+/// Fewest samples by default.
+const LEAST_SAMPLES: usize = 16;
+/// Multiply-accumulates that measuring layers alone may take by default.
+const MOST_WORK: usize = 1_000_000_000_000;
 /// Samples between two entries of the cache.
 const BLOCK: usize = 32;
+/// Random plans of each kind that choose between metrics.
+const CHOOSING: usize = 12;
+/// Most samples that random plans are measured on.
+const PLAN_SAMPLES: usize = 64;
+/// Resamplings behind an interval.
+const RESAMPLINGS: usize = 1000;
 /// Directions that a sample's gradients are taken in.
 const DRAWS: usize = 2;
 /// Bytes of the object for one channel beside its weights: bias and multiplier.
 const CHANNEL_BYTES: usize = 8;
 
-/// The sensitivity table of a model.
+/// The sensitivity table of a model, with what speaks for it.
 ///
 /// # Errors
 /// Model or data cannot be read or do not fit; a layer gives numbers that are not finite.
@@ -60,14 +78,26 @@ pub fn sensitivity(
     shapes: &Shapes,
     options: &SensitivityOptions,
     progress: &dyn Progress,
-) -> Result<Sensitivity, Error> {
+) -> Result<Evidence, Error> {
     progress.step("import", 0, 0);
     let model = Model::open(model, shapes)?;
     let data = model.data(data)?;
-    sensitivity_of(&model, &data, options, progress)
+    let session = Session::new(&model, &data, options, progress)?;
+    let (metric, mut ranks) = session.metric()?;
+    if options.judge > 0 {
+        ranks = session.ranks("judge", options.judge)?;
+    }
+    Ok(Evidence {
+        table: session.table(metric)?,
+        ranks,
+        traces: match options.metric {
+            Some(Metric::Hessian) => session.traces()?,
+            _ => Vec::new(),
+        },
+    })
 }
 
-/// [`sensitivity`] of a model that is open.
+/// The table alone, of a model that is open.
 ///
 /// # Errors
 /// As [`sensitivity`].
@@ -78,25 +108,8 @@ pub fn sensitivity_of(
     progress: &dyn Progress,
 ) -> Result<Sensitivity, Error> {
     let session = Session::new(model, data, options, progress)?;
-    let losses = session.losses(options.metric)?;
-    let readers = |l: &Layer| session.layers.iter().filter(|o| o.input == l.input).count();
-    let rows = session.layers.iter().zip(&losses);
-    Ok(Sensitivity {
-        metric: Some(options.metric.name().into()),
-        layers: rows
-            .map(|(layer, losses)| {
-                let input = model.graph.value(layer.input);
-                let given = matches!(input.def, Def::Input(_));
-                SensitiveLayer {
-                    name: layer.name.clone(),
-                    params: Some(layer.params as f64),
-                    tie: None,
-                    reads: (readers(layer) > 1).then(|| layer.input.to_string()),
-                    choices: choices(layer, losses, !given),
-                }
-            })
-            .collect(),
-    })
+    let (metric, _) = session.metric()?;
+    session.table(metric)
 }
 
 /// Every weight format with an input of 8 bits, then, where that may be, with one of 4.
@@ -126,6 +139,29 @@ fn choices(layer: &Layer, losses: &[f64], narrow: bool) -> Vec<SensitiveChoice> 
     }
 }
 
+/// Samples by default: as many as keep the work of measuring layers alone within bounds.
+fn samples(layers: &[Layer], metric: Option<Metric>) -> usize {
+    if matches!(metric, Some(Metric::Hessian | Metric::Fisher | Metric::Lrp)) {
+        return MOST_SAMPLES;
+    }
+    let network: usize = layers.iter().map(|l| l.macs).sum();
+    // half of the network again for each layer and column, on average
+    let each = network * layers.len() * COLUMNS / 2;
+    (MOST_WORK / each.max(1)).clamp(LEAST_SAMPLES, MOST_SAMPLES)
+}
+
+/// What gradients say.
+struct ByGradients {
+    fisher: Losses,
+    hessian: Losses,
+    /// Mean and standard error of the trace, layer by layer.
+    traces: Vec<f64>,
+}
+
+fn rows(flat: &[f64]) -> Losses {
+    flat.chunks(COLUMNS).map(<[f64]>::to_vec).collect()
+}
+
 /// A model and the samples that decide.
 struct Session<'a> {
     model: &'a Model,
@@ -146,7 +182,11 @@ impl<'a> Session<'a> {
         progress: &'a dyn Progress,
     ) -> Result<Self, Error> {
         let split = data.split().calibrate.clone();
-        let indices: Vec<usize> = split.take(options.samples).collect();
+        let layers = layers(&model.graph);
+        let most = options
+            .samples
+            .unwrap_or_else(|| samples(&layers, options.metric));
+        let indices: Vec<usize> = split.take(most).collect();
         let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
         let key = Key::new("sensitivity")
             .with(&model.sha256)
@@ -155,7 +195,7 @@ impl<'a> Session<'a> {
             .with(format!("{indices:?}"))
             .with(options.seed.to_string());
         Ok(Self {
-            layers: layers(&model.graph),
+            layers,
             study: OnceLock::new(),
             model,
             data,
@@ -196,13 +236,148 @@ impl<'a> Session<'a> {
         Ok(self.study.get_or_init(|| study))
     }
 
+    fn table(&self, metric: Metric) -> Result<Sensitivity, Error> {
+        let losses = self.losses(metric)?;
+        let readers = |l: &Layer| self.layers.iter().filter(|o| o.input == l.input).count();
+        let rows = self.layers.iter().zip(&losses);
+        let layer = |(layer, losses): (&Layer, &Vec<f64>)| {
+            let input = self.model.graph.value(layer.input);
+            let given = matches!(input.def, Def::Input(_));
+            SensitiveLayer {
+                name: layer.name.clone(),
+                params: Some(layer.params as f64),
+                tie: None,
+                reads: (readers(layer) > 1).then(|| layer.input.to_string()),
+                choices: choices(layer, losses, !given),
+            }
+        };
+        Ok(Sensitivity {
+            metric: Some(metric.name().into()),
+            layers: rows.map(layer).collect(),
+        })
+    }
+
     fn losses(&self, metric: Metric) -> Result<Losses, Error> {
         match metric {
             Metric::Kl => Ok(self.measured()?.loss),
             Metric::Sqnr => Ok(self.measured()?.noise),
-            Metric::Fisher => Ok(self.gradients()?[0].clone()),
-            Metric::Hessian => Ok(self.gradients()?[1].clone()),
+            Metric::Fisher => Ok(self.gradients()?.fisher),
+            Metric::Hessian => Ok(self.gradients()?.hessian),
+            Metric::Lrp => self.relevance(),
         }
+    }
+
+    /// The metric asked for, or the one that orders random plans best on average over their kinds, with what was found.
+    fn metric(&self) -> Result<(Metric, Vec<RankCorrelation>), Error> {
+        if let Some(metric) = self.options.metric {
+            return Ok((metric, Vec::new()));
+        }
+        let ranks = self.ranks("choose", CHOOSING)?;
+        let mean = |m: Metric| {
+            let own = ranks.iter().filter(|r| r.metric == m.name());
+            own.map(|r| r.value).sum::<f64>()
+        };
+        // the first of equal ones, from the one that measures most
+        let best = Metric::ALL
+            .iter()
+            .rev()
+            .copied()
+            .reduce(|a, b| if mean(b) > mean(a) { b } else { a });
+        Ok((best.expect("there are metrics"), ranks))
+    }
+
+    /// Rank correlation of every metric's prediction with what `count` random plans of each kind lose.
+    fn ranks(&self, purpose: &str, count: usize) -> Result<Vec<RankCorrelation>, Error> {
+        let mut ranks = Vec::new();
+        let losses: Result<Vec<(Metric, Losses)>, Error> = Metric::ALL
+            .iter()
+            .map(|&m| Ok((m, self.losses(m)?)))
+            .collect();
+        let losses = losses?;
+        for &kind in PlanKind::ALL {
+            let (plans, lost) = self.plans(purpose, kind, count)?;
+            for (metric, losses) in &losses {
+                let predicted: Vec<f64> = plans
+                    .iter()
+                    .map(|p| p.iter().zip(losses).map(|(&f, row)| row[f]).sum())
+                    .collect();
+                let found = bootstrap(&predicted, &lost, RESAMPLINGS, self.options.seed);
+                ranks.push(RankCorrelation {
+                    metric: metric.name().into(),
+                    plans: kind.name().into(),
+                    count,
+                    value: found.value,
+                    low: found.low,
+                    high: found.high,
+                });
+            }
+        }
+        Ok(ranks)
+    }
+
+    /// Random plans of a kind and what they lose, by layer an index into [`WEIGHTS`]; plans of different purposes are
+    /// drawn apart.
+    fn plans(
+        &self,
+        purpose: &str,
+        kind: PlanKind,
+        count: usize,
+    ) -> Result<(Vec<Vec<usize>>, Vec<f64>), Error> {
+        let tag = format!("{purpose} {}", kind.name());
+        let seed = tag.bytes().fold(self.options.seed, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        let plans: Vec<Vec<usize>> = (0..count)
+            .map(|i| random_plan(&self.layers, kind, i, seed))
+            .collect();
+        let n = self.indices.len().min(PLAN_SAMPLES);
+        let key = self.key.clone().with(tag).with(format!("{count} on {n}"));
+        let lost = self.kept(&key, count, || {
+            let step = |done, total| self.progress.step("random plans", done, total);
+            plan_loss(self.study()?, &plans, n, |i| self.sample(i), step)
+                .map_err(|e| self.named(e, 0))
+        })?;
+        Ok((plans, lost))
+    }
+
+    fn relevance(&self) -> Result<Losses, Error> {
+        let key = self.key.clone().with("relevance");
+        let flat = self.kept(&key, self.layers.len() * COLUMNS, || {
+            let step = |done, total| self.progress.step("relevance", done, total);
+            let found = lrp(self.study()?, self.indices.len(), |i| self.sample(i), step);
+            Ok(found.map_err(|e| self.named(e, 0))?.concat())
+        })?;
+        Ok(rows(&flat))
+    }
+
+    /// Both estimates of every layer's trace.
+    fn traces(&self) -> Result<Vec<LayerTrace>, Error> {
+        let count = self.layers.len();
+        let probes = self.kept(&self.key.clone().with("probes"), 2 * count, || {
+            let step = |done, total| self.progress.step("probes", done, total);
+            let budget = (1, 0.0, self.options.seed);
+            let sample = |i| self.sample(i);
+            let found = hutchinson(self.study()?, self.indices.len(), sample, budget, step);
+            let layers = found.map_err(|e| self.named(e, 0))?.layers;
+            Ok(layers
+                .iter()
+                .flat_map(|t| [t.mean, t.standard_error])
+                .collect())
+        })?;
+        let gradients = self.gradients()?.traces;
+        let pairs = gradients.chunks_exact(2).zip(probes.chunks_exact(2));
+        let traces = self
+            .layers
+            .iter()
+            .zip(pairs)
+            .map(|(layer, (g, p))| LayerTrace {
+                name: layer.name.clone(),
+                gradients: g[0],
+                gradients_error: g[1],
+                probes: p[0],
+                probes_error: p[1],
+            });
+        Ok(traces.collect())
     }
 
     /// Layers measured alone, kept block by block.
@@ -222,37 +397,45 @@ impl<'a> Session<'a> {
             let share = count as f64 / n as f64;
             sum.iter_mut().zip(block).for_each(|(s, x)| *s += share * x);
         }
-        let rows = |flat: &[f64]| flat.chunks(COLUMNS).map(<[f64]>::to_vec).collect();
         Ok(Measured {
             loss: rows(&sum[..layers * COLUMNS]),
             noise: rows(&sum[layers * COLUMNS..]),
         })
     }
 
-    /// Losses by Fisher information and by the trace of the Gauss-Newton matrix.
-    fn gradients(&self) -> Result<[Losses; 2], Error> {
-        let size = self.layers.len() * COLUMNS;
-        let flat = self.kept(&self.key.clone().with("gradients"), 2 * size, || {
-            let study = self.study()?;
-            let step = |done, total| self.progress.step("gradients", done, total);
-            let (sample, label) = (|i| self.sample(i), |i| self.label(i));
-            let draws = Draws {
-                count: DRAWS,
-                seed: self.options.seed,
-            };
-            let found = Gradients::new(study, self.indices.len(), sample, label, draws, step)
-                .map_err(|e| self.named(e, 0))?;
-            let inputs = found
-                .inputs
-                .iter()
-                .copied()
-                .zip(found.input_errors.iter().copied());
-            let inputs: Vec<_> = inputs.collect();
-            let hessian = hessian_losses(study, &found.weights, &inputs);
-            Ok([found.fisher.concat(), hessian.concat()].concat())
-        })?;
-        let rows = |flat: &[f64]| flat.chunks(COLUMNS).map(<[f64]>::to_vec).collect();
-        Ok([rows(&flat[..size]), rows(&flat[size..])])
+    fn gradients(&self) -> Result<ByGradients, Error> {
+        let (count, size) = (self.layers.len(), self.layers.len() * COLUMNS);
+        let flat = self.kept(
+            &self.key.clone().with("gradients"),
+            2 * size + 2 * count,
+            || {
+                let study = self.study()?;
+                let step = |done, total| self.progress.step("gradients", done, total);
+                let (sample, label) = (|i| self.sample(i), |i| self.label(i));
+                let draws = Draws {
+                    count: DRAWS,
+                    seed: self.options.seed,
+                };
+                let found = Gradients::new(study, self.indices.len(), sample, label, draws, step)
+                    .map_err(|e| self.named(e, 0))?;
+                let inputs = found
+                    .inputs
+                    .iter()
+                    .copied()
+                    .zip(found.input_errors.iter().copied());
+                let hessian = hessian_losses(study, &found.weights, &inputs.collect::<Vec<_>>());
+                let traces = found
+                    .weights
+                    .iter()
+                    .flat_map(|t| [t.mean, t.standard_error]);
+                Ok([found.fisher.concat(), hessian.concat(), traces.collect()].concat())
+            },
+        )?;
+        Ok(ByGradients {
+            fisher: rows(&flat[..size]),
+            hessian: rows(&flat[size..2 * size]),
+            traces: flat[2 * size..].to_vec(),
+        })
     }
 
     /// `len` numbers from the cache, or made.

@@ -1,6 +1,7 @@
 //! The plain facts that a compilation reports: `report.json` and `plan.json`, and the page that shows them.
 #![forbid(unsafe_code)]
 
+mod evidence;
 pub mod insight;
 mod page;
 mod reproduce;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use evidence::{Evidence, LayerTrace, RankCorrelation};
 pub use page::{frontier_page, loss_sentences, memory_sentence, report_page};
 pub use reproduce::command;
 pub use sensitivity::{SensitiveChoice, SensitiveLayer, Sensitivity, Tie, read_sensitivity};

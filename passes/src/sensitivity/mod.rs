@@ -7,6 +7,7 @@
 mod gradients;
 mod hessian;
 mod layers;
+mod lrp;
 mod measured;
 mod plans;
 mod random;
@@ -17,6 +18,7 @@ mod tests;
 pub use gradients::{Draws, Gradients};
 pub use hessian::{Trace, Traces, hessian_losses, hutchinson};
 pub use layers::{COLUMNS, Layer, Study, WEIGHTS, layers};
+pub use lrp::lrp;
 pub use measured::{Measured, measure};
 pub use plans::{Kind as PlanKind, plan_loss, random_plan};
 pub use rank::{Interval, bootstrap, spearman};
@@ -30,6 +32,8 @@ pub enum Metric {
     Hessian,
     /// Squared gradients times squared errors, weight by weight.
     Fisher,
+    /// Relevance of the layer times the relative error of its result.
+    Lrp,
     /// Noise-to-signal ratio of the outputs with the layer quantised alone.
     Sqnr,
     /// Loss with the layer quantised alone.
@@ -38,13 +42,15 @@ pub enum Metric {
 
 impl Metric {
     /// Every metric.
-    pub const ALL: &'static [Self] = &[Self::Hessian, Self::Fisher, Self::Sqnr, Self::Kl];
+    pub const ALL: &'static [Self] =
+        &[Self::Hessian, Self::Fisher, Self::Lrp, Self::Sqnr, Self::Kl];
 
     /// The name on the command line and in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Hessian => "hessian",
             Self::Fisher => "fisher",
+            Self::Lrp => "lrp",
             Self::Sqnr => "sqnr",
             Self::Kl => "kl",
         }

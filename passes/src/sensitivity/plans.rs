@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::measured::{Rerun, Values};
 use super::random::Random;
-use super::{SensitivityError, Study, WEIGHTS};
+use super::{Layer, SensitivityError, Study, WEIGHTS};
 
 /// A kind of random plan. Ternary weights are in none: every number of bits has one format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,25 +38,25 @@ const PICKED: usize = 6;
 const AVERAGE: (f64, f64) = (4.5, 0.15);
 
 /// The `number`-th random plan of a kind: an index into [`WEIGHTS`] for each layer.
-pub fn random_plan(study: &Study<'_>, kind: Kind, number: usize, seed: u64) -> Vec<usize> {
+pub fn random_plan(layers: &[Layer], kind: Kind, number: usize, seed: u64) -> Vec<usize> {
     let mut random = Random::new(seed, number as u64);
     let formats = if kind == Kind::AtLeast3 {
         PICKED - 1
     } else {
         PICKED
     };
-    let mut plan: Vec<usize> = study.layers.iter().map(|_| random.below(formats)).collect();
+    let mut plan: Vec<usize> = layers.iter().map(|_| random.below(formats)).collect();
     if kind == Kind::Average {
-        towards_average(study, &mut plan, &mut random);
+        towards_average(layers, &mut plan, &mut random);
     }
     plan
 }
 
 /// Changes random layers, each change one that comes nearer, until the average is met or no change is left in sight.
-fn towards_average(study: &Study<'_>, plan: &mut [usize], random: &mut Random) {
-    let total: usize = study.layers.iter().map(|l| l.params).sum();
+fn towards_average(layers: &[Layer], plan: &mut [usize], random: &mut Random) {
+    let total: usize = layers.iter().map(|l| l.params).sum();
     let bits = |plan: &[usize]| -> f64 {
-        let own = plan.iter().zip(&study.layers);
+        let own = plan.iter().zip(layers);
         let sum: f64 = own
             .map(|(&f, l)| f64::from(WEIGHTS[f].bits()) * l.params as f64)
             .sum();

@@ -259,7 +259,7 @@ fn random_plans_are_of_their_kind() {
     let total: usize = study.layers.iter().map(|l| l.params).sum();
     for number in 0..50 {
         let bits = |kind| -> Vec<u32> {
-            let plan = random_plan(&study, kind, number, 4);
+            let plan = random_plan(&study.layers, kind, number, 4);
             plan.iter().map(|&f| WEIGHTS[f].bits()).collect()
         };
         assert!(bits(PlanKind::Any).iter().all(|b| (2..=8).contains(b)));
@@ -270,8 +270,8 @@ fn random_plans_are_of_their_kind() {
         assert!((sum as f64 / total as f64 - 4.5).abs() <= 0.15, "{number}");
     }
     assert_ne!(
-        random_plan(&study, PlanKind::Any, 0, 1),
-        random_plan(&study, PlanKind::Any, 1, 1)
+        random_plan(&study.layers, PlanKind::Any, 0, 1),
+        random_plan(&study.layers, PlanKind::Any, 1, 1)
     );
 }
 

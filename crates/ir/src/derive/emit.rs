@@ -139,6 +139,34 @@ impl<'a> Emit<'a> {
         self.push(Select, &[condition, zero, x])
     }
 
+    /// `x / y`, 0 where y is 0. Where y is tiny it counts as 10⁻⁹ larger, so that quotients stay finite.
+    ///
+    /// # Errors
+    /// See [`Emit::push`].
+    pub fn ratio(&mut self, x: ValueId, y: ValueId) -> Result<ValueId, OpError> {
+        let sign = self.unary(UnaryFn::Sign, y)?;
+        let guard = self.scale(sign, 1e-9)?;
+        let guarded = self.add(y, guard)?;
+        let zero = self.number(y, 0.0);
+        let none = self.binary(BinaryFn::Equal, y, zero)?;
+        let quotient = self.div(x, guarded)?;
+        self.keep_unless(none, quotient)
+    }
+
+    /// The positive part of x for a positive `sign`, the negative part for a negative one.
+    ///
+    /// # Errors
+    /// See [`Emit::push`].
+    pub fn one_sided(&mut self, x: ValueId, sign: f64) -> Result<ValueId, OpError> {
+        let zero = self.number(x, 0.0);
+        let f = if sign > 0.0 {
+            BinaryFn::Max
+        } else {
+            BinaryFn::Min
+        };
+        self.binary(f, x, zero)
+    }
+
     /// Reduces over axes, which stay with extent 1.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! The rule of each operation stands in its file and emits nodes into the graph that holds the operation. A gradient is
 //! therefore a value like any other, and can be differentiated again: a Hessian-vector product is
-//! `gradient(⟨gradient, v⟩)` and needs no rules of its own.
+//! `gradient(⟨gradient, v⟩)` and needs no rules of its own. Relevance is propagated by the same walk with other rules.
 
 mod emit;
 
@@ -34,6 +34,57 @@ impl Adjoint<'_> {
         self.wanted.get(operand).copied().unwrap_or(false)
     }
 
+    /// The rule that gives every operand asked for the seed itself, summed over what was broadcast.
+    ///
+    /// # Errors
+    /// What shape rules say.
+    pub fn passed(&mut self) -> Derivatives {
+        let seed = self.seed;
+        (0..self.inputs.len())
+            .map(|k| self.broadcast_to(k, |_| Ok(seed)))
+            .collect()
+    }
+
+    /// [`Adjoint::passed`] for one operand alone.
+    ///
+    /// # Errors
+    /// What shape rules say.
+    pub fn passed_to(&mut self, operand: usize) -> Derivatives {
+        let seed = self.seed;
+        let mut all = vec![None; self.inputs.len()];
+        all[operand] = self.broadcast_to(operand, |_| Ok(seed))?;
+        Ok(all)
+    }
+
+    /// The generic rule of relevance, `x ⊙ (∂z/∂x)ᵀ (R ⊘ z)`: each operand's share in the result.
+    ///
+    /// # Errors
+    /// What shape rules say.
+    pub fn proportional(&mut self, op: &impl Differentiable) -> Derivatives {
+        let relevance = self.seed;
+        self.seed = self.emit.ratio(relevance, self.output)?;
+        let derivatives = op.gradient(self)?;
+        self.seed = relevance;
+        let shares = self.inputs.iter().zip(derivatives);
+        shares
+            .map(|(&x, d)| d.map(|d| self.emit.mul(x, d)).transpose())
+            .collect()
+    }
+
+    /// Half of each share where two operands have one.
+    ///
+    /// # Errors
+    /// What shape rules say.
+    pub fn halved(&mut self, shares: Vec<Option<ValueId>>) -> Derivatives {
+        if shares.iter().flatten().count() < 2 {
+            return Ok(shares);
+        }
+        let halves = shares.into_iter();
+        halves
+            .map(|s| s.map(|s| self.emit.scale(s, 0.5)).transpose())
+            .collect()
+    }
+
     /// The derivative by an operand, summed over what was broadcast, where it is asked for.
     ///
     /// # Errors
@@ -62,6 +113,12 @@ pub trait Differentiable: crate::ops::Operation {
     /// # Errors
     /// What the shape rules of emitted nodes say.
     fn gradient(&self, at: &mut Adjoint<'_>) -> Derivatives;
+
+    /// The rule of layer-wise relevance propagation: the relevance of each operand, from that of the result.
+    ///
+    /// # Errors
+    /// What the shape rules of emitted nodes say.
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives;
 }
 
 /// Why there is no derivative.
@@ -109,21 +166,8 @@ pub fn gradient_with(
     let mut walk = Walk::new(graph, by);
     let one = broadcast_one(graph, loss)?;
     walk.adjoint[loss] = Some(one).into();
-    let nodes: Vec<Node> = graph.nodes().map(|(_, n)| n.clone()).collect();
-    for node in nodes.iter().rev() {
-        walk.visit(graph, node, rules)?;
-    }
-    by.iter()
-        .map(|&v| match walk.adjoint[v].expand() {
-            Some(d) => Ok(d),
-            None => {
-                let name = graph.value(v).name.clone();
-                Emit::new(graph, name.clone())
-                    .zeros(v)
-                    .map_err(|error| failed(name, "zeros", error))
-            }
-        })
-        .collect()
+    walk.walk(graph, Rule::Gradient(rules))?;
+    by.iter().map(|&v| walk.result(graph, v)).collect()
 }
 
 /// Appends the product of the Hessian of `loss` with a vector: `direction` holds a value of the same type for each of
@@ -141,6 +185,24 @@ pub fn hessian_vector(
     let inner = inner_product(graph, &first, direction)
         .map_err(|error| failed("⟨gradient, direction⟩".into(), "inner product", error))?;
     gradient(graph, inner, by)
+}
+
+/// Appends the relevance of each value of `by`, from that of results: pairs of a value and its relevance. What several
+/// nodes read gets the sum of what each of them gives it.
+///
+/// # Errors
+/// As [`gradient`].
+pub fn relevance(
+    graph: &mut Graph,
+    results: &[(ValueId, ValueId)],
+    by: &[ValueId],
+) -> Result<Vec<ValueId>, DeriveError> {
+    let mut walk = Walk::new(graph, by);
+    for &(result, relevance) in results {
+        walk.adjoint[result] = Some(relevance).into();
+    }
+    walk.walk(graph, Rule::Relevance)?;
+    by.iter().map(|&v| walk.result(graph, v)).collect()
 }
 
 fn inner_product(graph: &mut Graph, a: &[ValueId], b: &[ValueId]) -> Result<ValueId, OpError> {
@@ -169,6 +231,13 @@ fn failed(name: String, op: &'static str, error: OpError) -> DeriveError {
     DeriveError { name, op, error }
 }
 
+/// What is propagated.
+#[derive(Clone, Copy)]
+enum Rule {
+    Gradient(Rules),
+    Relevance,
+}
+
 struct Walk {
     /// Whether a value depends on one that is differentiated by.
     depends: SecondaryMap<ValueId, bool>,
@@ -191,7 +260,26 @@ impl Walk {
         }
     }
 
-    fn visit(&mut self, graph: &mut Graph, node: &Node, rules: Rules) -> Result<(), DeriveError> {
+    /// Every node there is, from the last to the first.
+    fn walk(&mut self, graph: &mut Graph, rule: Rule) -> Result<(), DeriveError> {
+        let nodes: Vec<Node> = graph.nodes().map(|(_, n)| n.clone()).collect();
+        nodes
+            .iter()
+            .rev()
+            .try_for_each(|node| self.visit(graph, node, rule))
+    }
+
+    /// What a value got, zeros where nothing reached it.
+    fn result(&self, graph: &mut Graph, v: ValueId) -> Result<ValueId, DeriveError> {
+        if let Some(d) = self.adjoint[v].expand() {
+            return Ok(d);
+        }
+        let name = graph.value(v).name.clone();
+        let zeros = Emit::new(graph, name.clone()).zeros(v);
+        zeros.map_err(|error| failed(name, "zeros", error))
+    }
+
+    fn visit(&mut self, graph: &mut Graph, node: &Node, rule: Rule) -> Result<(), DeriveError> {
         let Some(seed) = self.adjoint[node.output].expand() else {
             return Ok(());
         };
@@ -206,10 +294,14 @@ impl Walk {
             inputs: &node.inputs,
             output: node.output,
             seed,
-            straight_through: rules.straight_through,
+            straight_through: matches!(rule, Rule::Gradient(r) if r.straight_through),
             wanted: &wanted,
         };
-        let derivatives = node.op.gradient(&mut at).map_err(wrong)?;
+        let derivatives = match rule {
+            Rule::Gradient(_) => node.op.gradient(&mut at),
+            Rule::Relevance => node.op.relevance(&mut at),
+        };
+        let derivatives = derivatives.map_err(wrong)?;
         for (&v, d) in node.inputs.iter().zip(derivatives) {
             if let Some(d) = d {
                 self.accumulate(&mut at.emit, v, d).map_err(wrong)?;

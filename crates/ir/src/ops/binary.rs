@@ -228,9 +228,51 @@ impl Differentiable for Binary {
         };
         Ok(vec![at.broadcast_to(0, left)?, at.broadcast_to(1, right)?])
     }
+
+    /// A constant gets nothing. The terms of a sum get shares as large as their totals, the factors of a product half
+    /// each, a quotient gives all to what is divided, a power to its base.
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let constant = |k: usize| at.emit.graph.as_const(at.inputs[k]).is_some();
+        let one = [constant(1), constant(0)];
+        match self.0 {
+            BinaryFn::Max | BinaryFn::Min => self.gradient(at),
+            BinaryFn::Pow | BinaryFn::Div => at.passed_to(0),
+            _ if one[0] => at.passed_to(0),
+            _ if one[1] => at.passed_to(1),
+            BinaryFn::Mul => {
+                let shares = at.proportional(self)?;
+                at.halved(shares)
+            }
+            _ => {
+                let shares = at.proportional(self)?;
+                self.balanced(at, shares)
+            }
+        }
+    }
 }
 
 impl Binary {
+    /// Scales the shares of two terms so that their totals are as the magnitudes of what they were, and sum up to the
+    /// relevance of the result.
+    fn balanced(&self, at: &mut Adjoint<'_>, shares: Vec<Option<ValueId>>) -> Derivatives {
+        let [Some(a), Some(b)] = shares[..] else {
+            return Ok(shares);
+        };
+        let e = &mut at.emit;
+        let (total, sum_a, sum_b) = (e.total(at.seed)?, e.total(a)?, e.total(b)?);
+        let size_a = e.unary(UnaryFn::Abs, sum_a)?;
+        let size_b = e.unary(UnaryFn::Abs, sum_b)?;
+        let size = e.add(size_a, size_b)?;
+        let each = e.ratio(total, size)?;
+        let mut scaled = Vec::new();
+        for (x, sum) in [(a, sum_a), (b, sum_b)] {
+            let sign = e.unary(UnaryFn::Sign, sum)?;
+            let factor = e.mul(each, sign)?;
+            scaled.push(Some(e.mul(x, factor)?));
+        }
+        Ok(scaled)
+    }
+
     /// Where a maximum or minimum takes its left operand.
     fn picks_left(&self, e: &mut Emit<'_>, x: ValueId, y: ValueId) -> Result<ValueId, OpError> {
         match self.0 {

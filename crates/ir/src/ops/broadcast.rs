@@ -39,4 +39,8 @@ impl Differentiable for Broadcast {
         let shape = at.emit.shape(at.inputs[0]);
         Ok(vec![Some(at.emit.sum_to(at.seed, &shape)?)])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        self.gradient(at)
+    }
 }

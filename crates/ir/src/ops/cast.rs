@@ -53,4 +53,8 @@ impl Differentiable for Cast {
         }
         Ok(vec![Some(at.emit.push(Self { to }, &[at.seed])?)])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        at.passed()
+    }
 }

@@ -72,4 +72,8 @@ impl Differentiable for Concat {
         }
         Ok(parts)
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        self.gradient(at)
+    }
 }

@@ -213,6 +213,34 @@ impl Differentiable for Conv {
         };
         Ok(vec![by_x, by_w, by_bias])
     }
+
+    /// The α-β rule with α = 1, β = 0: positive contributions alone, the bias ignored, `Z = x⁺ ∗ W⁺ + x⁻ ∗ W⁻`.
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let (x, w, e) = (at.inputs[0], at.inputs[1], &mut at.emit);
+        let image = e.shape(x);
+        let mut parts = Vec::new();
+        let mut sum = None;
+        for sign in [1.0, -1.0] {
+            let (x, w) = (e.one_sided(x, sign)?, e.one_sided(w, sign)?);
+            let product = e.conv(self.clone(), x, w)?;
+            sum = Some(match sum {
+                None => product,
+                Some(s) => e.add(s, product)?,
+            });
+            parts.push((x, w));
+        }
+        let share = e.ratio(at.seed, sum.expect("there are two parts"))?;
+        let mut relevance = None;
+        for (x, w) in parts {
+            let back = self.adjoint(e, &image, w, share)?;
+            let part = e.mul(x, back)?;
+            relevance = Some(match relevance {
+                None => part,
+                Some(r) => e.add(r, part)?,
+            });
+        }
+        Ok(vec![relevance])
+    }
 }
 
 impl Conv {

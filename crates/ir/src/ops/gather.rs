@@ -78,6 +78,10 @@ impl Differentiable for Gather {
         let g = e.reshape(g, &flat)?;
         Ok(vec![Some(e.along(chosen, g, self.axis)?), None])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        self.gradient(at)
+    }
 }
 
 /// `[extent, indices]`: 1 where a row's number is the column's index, of the float type of `like`.

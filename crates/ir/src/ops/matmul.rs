@@ -83,4 +83,10 @@ impl Differentiable for MatMul {
         })?;
         Ok(vec![left, right])
     }
+
+    /// Two activations get half each of what the generic rule gives them.
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        let shares = at.proportional(self)?;
+        at.halved(shares)
+    }
 }

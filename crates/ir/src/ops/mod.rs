@@ -137,6 +137,17 @@ macro_rules! operations {
                 }
             }
 
+            /// The relevance rule; see [`Differentiable::relevance`]. Codes get none.
+            ///
+            /// # Errors
+            /// What the shape rules of emitted nodes say.
+            pub fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+                match self {
+                    $(Self::$on_floats(op) => op.relevance(at),)*
+                    _ => Ok(vec![None; at.inputs.len()]),
+                }
+            }
+
             /// Names of the operations that have derivatives.
             pub const DIFFERENTIABLE: &'static [&'static str] = &[$($on_floats::NAME,)*];
         }

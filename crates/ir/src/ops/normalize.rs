@@ -86,4 +86,8 @@ impl Differentiable for Normalize {
         let rest = e.sub(flat, radial)?;
         Ok(vec![Some(e.div(rest, deviation)?)])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        at.passed()
+    }
 }

@@ -151,6 +151,13 @@ impl Differentiable for Pool {
         };
         Ok(vec![Some(by_x)])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        match self.kind {
+            PoolKind::Max => self.gradient(at),
+            PoolKind::Mean | PoolKind::PaddedMean { .. } => at.proportional(self),
+        }
+    }
 }
 
 impl Pool {

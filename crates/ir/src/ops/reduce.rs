@@ -140,4 +140,11 @@ impl Differentiable for Reduce {
         };
         Ok(vec![Some(e.broadcast(result, &from)?)])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        match self.f {
+            ReduceFn::Sum | ReduceFn::Mean => at.proportional(self),
+            ReduceFn::Max | ReduceFn::Min => self.gradient(at),
+        }
+    }
 }

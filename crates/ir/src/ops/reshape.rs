@@ -37,4 +37,8 @@ impl Differentiable for Reshape {
         let shape = at.emit.shape(at.inputs[0]);
         Ok(vec![Some(at.emit.reshape(at.seed, &shape)?)])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        self.gradient(at)
+    }
 }

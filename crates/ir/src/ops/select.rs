@@ -71,4 +71,8 @@ impl Differentiable for Select {
             at.broadcast_to(2, |at| at.emit.keep_unless(condition, g))?,
         ])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        self.gradient(at)
+    }
 }

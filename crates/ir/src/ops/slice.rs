@@ -73,6 +73,10 @@ impl Differentiable for Slice {
             self.spread(&shape).emit(&mut at.emit, forwards)?,
         )])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        self.gradient(at)
+    }
 }
 
 impl Slice {

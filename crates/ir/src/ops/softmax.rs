@@ -70,4 +70,8 @@ impl Differentiable for Softmax {
         let centred = e.sub(g, mean)?;
         Ok(vec![Some(e.mul(centred, y)?)])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        at.passed()
+    }
 }

@@ -51,4 +51,8 @@ impl Differentiable for Transpose {
         }
         Ok(vec![Some(at.emit.transpose(at.seed, &inverse)?)])
     }
+
+    fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
+        self.gradient(at)
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use lowbit_ir::ops::*;
 use lowbit_ir::{DType, Graph, Op, Tensor};
 
-use crate::check::{Function, input, noise};
+use crate::check::{Function, close, input, noise};
 
 /// An operation on float operands of some shapes, followed by constants.
 fn case(op: impl Into<Op>, shapes: &[&[usize]], constants: &[Tensor]) -> (Op, Function) {
@@ -252,4 +252,56 @@ fn every_operation_has_a_case() {
     let seen: BTreeSet<&str> = all().iter().map(|(op, _)| op.name()).collect();
     let expected: BTreeSet<&str> = Op::DIFFERENTIABLE.iter().copied().collect();
     assert_eq!(seen, expected);
+}
+
+/// What a rule does not promise to keep: what a constant border got, and what stands wholly in it.
+fn loses(op: &Op) -> bool {
+    match op {
+        Op::Pad(p) => p.mode == PadMode::Constant,
+        Op::Slice(s) => s.len.contains(&0),
+        Op::Conv(c) => c.pad == [[2, 2], [2, 2]],
+        _ => false,
+    }
+}
+
+#[test]
+fn relevance_is_kept_where_the_rules_promise_it() {
+    for (op, mut function) in all() {
+        // a convolution keeps what positive contributions reach
+        if matches!(op, Op::Conv(_)) {
+            let positive = |t: &Tensor| t.to_f64().into_iter().map(f64::abs).collect::<Vec<f64>>();
+            let at = function
+                .at
+                .iter()
+                .map(|t| Tensor::new(t.shape(), positive(t)));
+            function.at = at.collect();
+        }
+        let (put, got) = function.relevance();
+        let sum: f64 = got.iter().flatten().sum();
+        if !loses(&op) {
+            close(put, sum, 1e-6, &format!("{op:?}"));
+        }
+    }
+}
+
+#[test]
+fn relevance_of_a_linear_layer_follows_positive_contributions() {
+    let mut graph = Graph::new("g");
+    let x = input(&mut graph, &[1, 1, 1, 3]);
+    let w = graph.constant("w", Tensor::new([1, 1, 1, 3], vec![2.0, -1.0, 3.0]));
+    let op = Conv {
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: [[0, 0], [0, 0]],
+        groups: 1,
+    };
+    let y = graph.push("y", op, &[x, w]).unwrap();
+    let at = vec![Tensor::new([1, 1, 1, 3], vec![1.0, -2.0, -1.0])];
+    let (put, got) = Function::new(graph, at, y).relevance();
+    // contributions 2 and 2; the third is negative
+    let expected = [put / 2.0, put / 2.0, 0.0];
+    got[0]
+        .iter()
+        .zip(expected)
+        .for_each(|(&a, b)| close(a, b, 1e-8, "share"));
 }

@@ -1,6 +1,6 @@
 //! What is checked for every case.
 
-use lowbit_ir::derive::{Emit, gradient, hessian_vector};
+use lowbit_ir::derive::{Emit, gradient, hessian_vector, relevance};
 use lowbit_ir::eval::run;
 use lowbit_ir::{DType, Graph, Tensor, Type, ValueId};
 
@@ -16,6 +16,7 @@ pub(crate) struct Function {
     pub(crate) at: Vec<Tensor>,
     pub(crate) by: Vec<ValueId>,
     pub(crate) loss: ValueId,
+    pub(crate) result: ValueId,
 }
 
 impl Function {
@@ -36,6 +37,7 @@ impl Function {
             at,
             by,
             loss,
+            result: y,
         }
     }
 
@@ -97,6 +99,19 @@ impl Function {
     pub(crate) fn check(&self, name: &str) {
         self.check_gradient(name);
         self.check_hessian(name);
+    }
+
+    /// Relevance put on the result and what its operands got of it.
+    pub(crate) fn relevance(&self) -> (f64, Vec<Vec<f64>>) {
+        let mut graph = self.graph.clone();
+        let n = graph.ty(self.result).elements();
+        let shape = graph.shape(self.result).to_vec();
+        let put: Vec<f64> = noise(n, 41).iter().map(|x| x.abs()).collect();
+        let seed = graph.constant("relevance", Tensor::new(shape, put.clone()));
+        let found = relevance(&mut graph, &[(self.result, seed)], &self.by).unwrap();
+        let graph = self.with_outputs(&graph, &found).without_dead();
+        let got = run(&graph, &self.at).unwrap();
+        (put.iter().sum(), got.iter().map(Tensor::to_f64).collect())
     }
 
     fn check_gradient(&self, name: &str) {

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod eight_bits;
+mod sensitivity;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,7 +22,7 @@ pub(crate) struct Table {
     pub(crate) run: fn(&Bench) -> Result<String>,
 }
 
-const ALL: &[Table] = &[eight_bits::TABLE, accuracy::TABLE];
+const ALL: &[Table] = &[eight_bits::TABLE, accuracy::TABLE, sensitivity::TABLE];
 
 /// The release build of the command, and the models to run it on.
 pub(crate) struct Bench {

@@ -1,0 +1,49 @@
+use serde::{Deserialize, Serialize};
+
+use crate::Sensitivity;
+
+/// What `lowbit sensitivity` writes: the table, and what speaks for it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// The table, as `allocate` reads it.
+    #[serde(flatten)]
+    pub table: Sensitivity,
+    /// How well each metric orders random mixed plans, where that was measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankCorrelation>,
+    /// Second derivatives of the loss by the weights of each layer, where the metric is of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub traces: Vec<LayerTrace>,
+}
+
+/// Spearman's correlation of predicted with measured loss over random mixed plans.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RankCorrelation {
+    /// The metric that predicts.
+    pub metric: String,
+    /// What the plans have in common.
+    pub plans: String,
+    /// How many plans.
+    pub count: usize,
+    /// The correlation.
+    pub value: f64,
+    /// 5 % quantile over resampled plans.
+    pub low: f64,
+    /// 95 % quantile.
+    pub high: f64,
+}
+
+/// Trace of the Hessian by the weights of a layer, for the loss of one sample, by two estimates.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LayerTrace {
+    /// Name of the layer.
+    pub name: String,
+    /// From squared gradients of losses by drawn labels.
+    pub gradients: f64,
+    /// Standard error of `gradients`.
+    pub gradients_error: f64,
+    /// From Hutchinson's probes with exact Hessian-vector products.
+    pub probes: f64,
+    /// Standard error of `probes`.
+    pub probes_error: f64,
+}
