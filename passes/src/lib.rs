@@ -8,6 +8,7 @@
 pub mod bounds;
 pub mod calibrate;
 pub mod finetune;
+pub mod latency;
 pub mod loss;
 pub mod lower;
 mod pass;

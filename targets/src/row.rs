@@ -73,18 +73,48 @@ pub enum DotSigns {
 /// Costs in tenths of a cycle on one core with operands in the first-level cache, for vectors of the level's full width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Costs {
-    /// One dot-product operation of the level's kind.
-    pub dot: u32,
+    /// One dot-product operation of the level's kind, its factors widened where the sequence needs that.
+    pub dot: u64,
+    /// One dot product whose pairs are proved to fit 16 bits.
+    pub narrow: u64,
+    /// One sum of pairs of 16-bit products.
+    pub pair: u64,
     /// One load.
-    pub load: u32,
+    pub load: u64,
     /// One store.
-    pub store: u32,
-    /// Requantising one vector of i32 to bytes.
-    pub requant: u32,
+    pub store: u64,
+    /// Requantising one vector of i32.
+    pub requant: u64,
+    /// One lane-wise product of i32.
+    pub product: u64,
     /// One simple lane-wise operation.
-    pub simple: u32,
+    pub simple: u64,
+    /// One operation that moves lanes.
+    pub shuffle: u64,
     /// One 256-entry lookup of a vector of bytes.
-    pub lut: u32,
+    pub lut: u64,
+    /// What a trip of a loop costs besides its body.
+    pub trip: u64,
+    /// What calling a kernel costs besides its body.
+    pub call: u64,
+    /// Bytes of the first- and second-level data caches of one core.
+    pub cache: [usize; 2],
+    /// Reading or writing 64 bytes in order in the first, second and third level.
+    pub lines: [u64; 3],
+    /// Clock that turns cycles into time.
+    pub mhz: u32,
+}
+
+impl Costs {
+    /// Tenths of a cycle for 64 bytes in order of what shares the caches with `resident` bytes.
+    pub fn line(&self, resident: usize) -> u64 {
+        self.lines[self.level(resident)]
+    }
+
+    /// The level of memory, from 0, that holds `resident` bytes.
+    pub fn level(&self, resident: usize) -> usize {
+        self.cache.iter().filter(|&&c| resident > c).count()
+    }
 }
 
 /// A feature level.

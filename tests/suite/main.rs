@@ -1,3 +1,4 @@
 //! Conformance with what ONNX itself ships.
 
 mod operators;
+mod targets;

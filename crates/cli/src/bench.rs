@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lowbit::Error;
 
@@ -14,6 +14,9 @@ pub(crate) struct Args {
     /// Time every layer too.
     #[arg(long)]
     layers: bool,
+    /// Time every layer by itself in every weight format, and write the table of latencies here.
+    #[arg(long, value_name = "FILE")]
+    tune: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -21,6 +24,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let progress = Stderr::new();
+    if let Some(path) = &args.tune {
+        let table = lowbit::tune_folder(&args.folder, &progress)?;
+        progress.done();
+        return write(path, &table);
+    }
     let bench = lowbit::bench(&args.folder, args.layers, &progress)?;
     progress.done();
     if args.json {
@@ -29,9 +37,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     }
     if args.layers {
         let mut rows = vec![
-            ["layer", "kernel", "µs", "MACs", "GMAC/s"]
-                .map(String::from)
-                .to_vec(),
+            [
+                "layer",
+                "kernel",
+                "µs",
+                "predicted",
+                "MACs",
+                "GMAC/s",
+                "share",
+                "of",
+            ]
+            .map(String::from)
+            .to_vec(),
         ];
         for l in &bench.layers {
             let rate = if l.macs > 0 {
@@ -43,8 +60,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
                 l.name.clone(),
                 l.kernel.clone(),
                 format!("{:.2}", l.median_us),
+                format!("{:.2}", l.predicted_us),
                 count(l.macs),
                 rate,
+                format!("{:.0} %", 100.0 * l.share),
+                l.bound.into(),
             ]);
         }
         table(&rows);
@@ -52,6 +72,22 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     line(&format!(
         "median {:.2} µs, least {:.2} µs over {} runs; {:.1} GMAC/s",
         bench.median_us, bench.min_us, bench.runs, bench.gmac_per_s
+    ));
+    Ok(())
+}
+
+/// Writes a table of latencies, whole or not at all.
+fn write(path: &Path, table: &lowbit::LatencyTable) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(table).expect("tables are plain");
+    let partial = path.with_extension("partial");
+    std::fs::write(&partial, text + "\n")
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(|e| Error::Other(format!("cannot write {}: {e}", path.display())))?;
+    line(&format!(
+        "{} layers of {} measured in each format: {}",
+        table.layers.len(),
+        table.level,
+        path.display()
     ));
     Ok(())
 }

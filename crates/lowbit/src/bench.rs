@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lowbit_load::Module;
+use lowbit_passes::latency::{call_us, ceiling};
 use lowbit_report::Report;
 use serde::Serialize;
 
@@ -21,10 +22,16 @@ pub struct LayerTime {
     pub kernel: String,
     /// Median microseconds.
     pub median_us: f64,
+    /// Microseconds that the target's cost numbers predict.
+    pub predicted_us: f64,
     /// Multiply-accumulates.
     pub macs: u64,
     /// Multiply-accumulates a nanosecond.
     pub gmac_per_s: f64,
+    /// Share of the ceiling that is reached: 1 where the layer could not be faster.
+    pub share: f64,
+    /// What sets the ceiling: `compute`, or a level of memory.
+    pub bound: &'static str,
 }
 
 /// Times of an object on one core: random codes, warm caches.
@@ -73,6 +80,7 @@ pub fn bench(folder: &Path, layers: bool, progress: &dyn Progress) -> Result<Ben
     })
 }
 
+/// Multiply-accumulates a nanosecond.
 fn rate(us: f64, macs: u64) -> f64 {
     if us > 0.0 {
         macs as f64 / us / 1000.0
@@ -234,19 +242,34 @@ fn by_layer(report: &Report, progress: &dyn Progress) -> Result<Vec<LayerTime>, 
     };
     let compiled = crate::compile(&options, progress)?;
     let times = call_times(&compiled)?;
-    let program = &compiled.lowered.program;
-    let rows = program.calls.iter().zip(times).map(|(call, median_us)| {
-        let kernel = program.kernels[call.kernel].name.clone();
-        let heavy = kernel.starts_with("conv") || kernel.starts_with("depthwise");
-        let layer = report.layers.iter().find(|l| heavy && l.name == call.label);
-        let macs = layer.map_or(0, |l| l.macs);
-        LayerTime {
-            name: call.label.clone(),
-            kernel,
-            median_us,
-            macs,
-            gmac_per_s: rate(median_us, macs),
-        }
-    });
-    Ok(rows.collect())
+    let predicted = call_us(&compiled.lowered.program, &compiled.target);
+    let calls = times.into_iter().zip(predicted).enumerate();
+    Ok(calls
+        .map(|(call, (median_us, predicted_us))| layer(&compiled, call, median_us, predicted_us))
+        .collect())
+}
+
+fn layer(compiled: &Compiled, call: usize, median_us: f64, predicted_us: f64) -> LayerTime {
+    let (program, report) = (&compiled.lowered.program, &compiled.artefact.report);
+    let call = &program.calls[call];
+    let kernel = &program.kernels[call.kernel];
+    let heavy = kernel.name.starts_with("conv") || kernel.name.starts_with("depthwise");
+    let known = report.layers.iter().find(|l| heavy && l.name == call.label);
+    let macs = known.map_or(0, |l| l.macs);
+    let resident = program.consts.len() + program.arena_bytes;
+    let ceiling = ceiling(kernel, macs, resident, &compiled.target);
+    LayerTime {
+        name: call.label.clone(),
+        kernel: kernel.name.clone(),
+        median_us,
+        predicted_us,
+        macs,
+        gmac_per_s: rate(median_us, macs),
+        share: if median_us > 0.0 {
+            ceiling.us / median_us
+        } else {
+            0.0
+        },
+        bound: ceiling.bound,
+    }
 }

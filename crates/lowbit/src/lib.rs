@@ -22,6 +22,7 @@ mod run;
 mod sensitivity;
 mod targets;
 mod timeline;
+mod tune;
 mod verify;
 
 pub use artefact::{Artefact, is_artefact, object_name};
@@ -36,6 +37,7 @@ pub use fit::{Tuning, ranges_from_name, ranges_name};
 pub use header::header;
 pub use inspect::{Inspection, Node, inspect};
 pub use lowbit_passes::finetune::Estimator;
+pub use lowbit_passes::latency::LatencyTable;
 pub use lowbit_passes::sensitivity::Metric;
 pub use lowbit_report as report;
 pub use model::{Model, Shapes};
@@ -44,6 +46,7 @@ pub use progress::{Progress, Silent};
 pub use run::{Inputs, run};
 pub use sensitivity::{SensitivityOptions, sensitivity, sensitivity_of};
 pub use targets::{Level, targets};
+pub use tune::{read_latency_table, tune, tune_folder};
 pub use verify::{Verification, verify};
 
 /// Runs work on a number of threads.

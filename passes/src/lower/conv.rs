@@ -33,6 +33,9 @@ const PANEL: usize = 24 * 1024;
 /// Weights may grow by this part for the sake of narrow sums.
 const MOST_EXTRAS: usize = 4;
 
+/// Quarters of a cycle that widening a vector of weights takes.
+const WIDEN: usize = 8;
+
 struct Conv<'a> {
     op: &'a IntConv,
     operands: &'a [Operand<'a>],
@@ -119,8 +122,9 @@ impl<'a> Conv<'a> {
         let x = b.declare(super::slack_buffer("x", Role::In, storage));
         let wb = b.buffer("w", Role::Const, self.packed.bytes.len());
         let panel_bytes = self.packed.panel * self.shape.vectors;
-        let packed = self.op.weights != Format::Int8;
-        let panel = packed.then(|| b.buffer("panel", Role::Scratch, panel_bytes));
+        let panel = self
+            .unpacks()
+            .then(|| b.buffer("panel", Role::Scratch, panel_bytes));
         let cb = b.buffer("c", Role::Const, constants.bytes.len());
         let r = self
             .r
@@ -192,6 +196,11 @@ impl<'a> Conv<'a> {
         });
     }
 
+    /// Whether weights are used from a work space.
+    fn unpacks(&self) -> bool {
+        self.op.weights != Format::Int8 || self.dot == Dot::Words
+    }
+
     /// Unpacks a block of weights, where they are packed; the same place with its weights there.
     fn unpacked(
         &self,
@@ -205,6 +214,11 @@ impl<'a> Conv<'a> {
             return start;
         };
         let (format, width) = (self.op.weights, self.machine.vector_bytes());
+        if self.dot == Dot::Words {
+            let count = self.reduction.steps() * vectors;
+            unpack::widen(b, count, width, [&start.w, &panel]);
+            return Start { w: panel, ..start };
+        }
         let codes = self.packed.panel * vectors;
         unpack::unpack(b, format, codes, width, [&start.w, &panel]);
         if !format.admits(0) {
@@ -430,7 +444,7 @@ impl<'a> Conv<'a> {
 
     /// Bytes of packed weights that one step of a block of vectors reads.
     fn shape_bytes(&self, vectors: usize) -> i64 {
-        (vectors * usize::from(self.machine.lanes) * 4) as i64
+        (vectors * self.dot.step_bytes(self.machine)) as i64
     }
 
     fn step(
@@ -442,33 +456,46 @@ impl<'a> Conv<'a> {
         w: Addr,
         vectors: usize,
     ) -> Vec<Val> {
-        let lanes = self.machine.lanes;
-        let weights: Vec<Val> = (0..vectors)
-            .map(|v| {
-                b.load(
-                    Type::I8.x(4 * lanes),
-                    w.clone().plus((v * usize::from(lanes) * 4) as i64),
-                )
-            })
+        let width = self.machine.vector_bytes();
+        let bytes = Type::I8.x(width as u16);
+        let count = vectors * self.dot.step_bytes(self.machine) / width;
+        let weights: Vec<Val> = (0..count)
+            .map(|v| b.load(bytes, w.clone().plus((v * width) as i64)))
             .collect();
-        let flip = (self.dot == Dot::Signed).then(|| b.constant(Type::I8.x(4 * lanes), 0x80));
+        let flip = (self.dot == Dot::Signed).then(|| b.constant(bytes, 0x80));
         let mut result = Vec::with_capacity(sums.len());
         for (p, &offset) in offsets.iter().enumerate() {
-            let mut a = b.load_dword_splat(4 * lanes, x.clone().plus(offset));
+            let mut a = b.load_dword_splat(width as u16, x.clone().plus(offset));
             if let Some(flip) = flip {
                 a = b.xor(a, flip);
             }
-            for (v, &w) in weights.iter().enumerate() {
-                let sum = sums[p * vectors + v];
+            let sums = &sums[p * vectors..][..vectors];
+            if self.dot == Dot::Words {
+                result.extend(add_words(b, sums, a, &weights));
+                continue;
+            }
+            for (&sum, &w) in sums.iter().zip(&weights) {
                 result.push(match self.dot {
                     Dot::Signed => b.dot4s(sum, a, w),
                     Dot::Narrow => b.dot4_narrow(sum, a, w),
-                    Dot::Native | Dot::Wide => b.dot4(sum, a, w),
+                    _ => b.dot4(sum, a, w),
                 });
             }
         }
         result
     }
+}
+
+/// Adds the products of four bytes with widened weights: even ones, then odd ones.
+fn add_words(b: &mut Builder, sums: &[Val], bytes: Val, weights: &[Val]) -> Vec<Val> {
+    let halves = unpack::halves(b, bytes);
+    let ty = b.ty(halves[0]);
+    let add = |(&sum, pair): (&Val, &[Val])| {
+        let words = [b.bitcast(ty, pair[0]), b.bitcast(ty, pair[1])];
+        let sum = b.dot2(sum, halves[0], words[0]);
+        b.dot2(sum, halves[1], words[1])
+    };
+    sums.iter().zip(weights.chunks_exact(2)).map(add).collect()
 }
 
 /// Vectors of channels in a block, and how many lanes of the last one are channels.
@@ -551,23 +578,33 @@ fn form(
 ) -> (Dot, Shape, Packed) {
     let channels = weights.shape()[0] / op.groups;
     let lanes = usize::from(machine.lanes);
+    let vectors = channels.div_ceil(lanes);
     let of = |dot| {
         let shape = tile::choose(size, channels, reduction.steps(), machine, dot);
         let narrow = dot == Dot::Narrow;
         let blocks = [shape.vectors, lanes];
-        let packed = Packed::new(weights, op.weights, reduction, op.groups, blocks, narrow);
+        let mut packed = Packed::new(weights, op.weights, reduction, op.groups, blocks, narrow);
         let steps = reduction.steps() + packed.extras;
-        let time = tile::time(size, channels.div_ceil(lanes), steps, shape, machine, dot);
+        let mut time = tile::time(size, vectors, steps, shape, machine, dot);
+        if dot == Dot::Words {
+            packed.panel = steps * dot.step_bytes(machine);
+            time += (steps * vectors * WIDEN) as u64;
+        }
         (time, (dot, shape, packed))
     };
-    let (time, form) = of(Dot::of(machine));
+    let mut best = of(Dot::of(machine));
     if machine.narrow_dot {
-        let (narrow, other) = of(Dot::Narrow);
-        if narrow < time && other.2.extras <= reduction.steps() / MOST_EXTRAS {
-            return other;
+        let narrow = of(Dot::Narrow);
+        let words = (op.weights == Format::Int8).then(|| of(Dot::Words));
+        let most = reduction.steps() / MOST_EXTRAS;
+        let narrow = Some(narrow).filter(|n| n.1.2.extras <= most);
+        for other in [narrow, words].into_iter().flatten() {
+            if other.0 < best.0 {
+                best = other;
+            }
         }
     }
-    form
+    best.1
 }
 
 /// Whether all pixels lie one after the other in every tensor, so that they form one row.
@@ -611,5 +648,6 @@ mod tests {
         check_conv([1, 6, 6, 5], 10, [3, 3], [1, 1], [1, 1], 5);
         check_conv([1, 12, 4, 1], 64, [10, 4], [2, 2], [1, 1], 1);
         check_conv([1, 3, 40, 6], 7, [1, 5], [1, 1], [1, 1], 1);
+        check_conv([1, 24, 20, 8], 16, [3, 3], [1, 1], [1, 1], 1);
     }
 }

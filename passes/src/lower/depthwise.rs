@@ -2,7 +2,8 @@
 //!
 //! Four rows of bytes at the same place are transposed into dwords of four vertical taps, so that one dot product sums up
 //! to four kernel rows for each channel. With three kernel rows and stride 1 the same dwords serve two output rows, their
-//! weights moved down by one. Where the stride along a row is 1 and vectors hold whole pixels, neighbouring pixels share
+//! weights moved down by one. Without an instruction for that dot product, 8-bit weights lie as 16-bit pairs of every other
+//! row. Where the stride along a row is 1 and vectors hold whole pixels, neighbouring pixels share
 //! a vector.
 
 use lowbit_ir::DType;
@@ -13,7 +14,7 @@ use lowbit_num::Format;
 use super::epilogue::{Table, requantized, store_some};
 use super::tile::parts;
 use super::view::View;
-use super::{Arg, Machine, Operand, Step, Storage, depthwise_pack};
+use super::{Arg, Machine, Operand, Step, Storage, depthwise_pack, unpack};
 
 /// Whether a convolution has this form.
 pub(crate) fn fits(op: &IntConv, operands: &[Operand<'_>], _machine: &Machine) -> bool {
@@ -218,7 +219,17 @@ impl Depthwise<'_> {
         if self.paired { 2 } else { 1 }
     }
 
-    /// Constants of the four parts, and weights `[quad][kernel column][output row][part]`.
+    /// Whether sums are of 16-bit products: rows 0 and 2, then rows 1 and 3.
+    fn words(&self) -> bool {
+        self.machine.narrow_dot && self.op.weights == Format::Int8
+    }
+
+    /// Sets of weights of a kernel column: one an output row, or one for even rows and one for odd rows.
+    fn sets(&self) -> usize {
+        if self.words() { 2 } else { self.variants() }
+    }
+
+    /// Constants of the four parts, and weights `[quad][kernel column][set][part]`.
     fn write(&self, constants: &mut Vec<u8>, quads: &mut Vec<u8>, cell: &Cell, chunk: usize) {
         let lanes = cell.width / 4;
         let c = self.channels();
@@ -236,22 +247,30 @@ impl Depthwise<'_> {
             self.table
                 .write(constants, (0..lanes).map(|lane| channel(part, lane)));
         }
-        for quad in 0..self.quads() {
-            for kx in 0..self.kernel[1] {
-                for variant in 0..self.variants() {
-                    for (part, lane) in (0..4).flat_map(|p| (0..lanes).map(move |l| (p, l))) {
-                        let weight = |row: usize| {
-                            let ky = (quad * 4 + row).checked_sub(variant)?;
-                            let channel = channel(part, lane).filter(|_| ky < self.kernel[0])?;
-                            Some(
-                                self.weights[(channel * self.kernel[0] + ky) * self.kernel[1] + kx],
-                            )
-                        };
-                        quads.extend((0..4).map(|row| weight(row).unwrap_or(0).cast_unsigned()));
-                    }
+        let columns = (0..self.quads()).flat_map(|q| (0..self.kernel[1]).map(move |kx| (q, kx)));
+        for (quad, kx) in columns {
+            for set in 0..self.sets() {
+                for (part, lane) in (0..4).flat_map(|p| (0..lanes).map(move |l| (p, l))) {
+                    quads.extend(self.dword(channel(part, lane), quad, kx, set));
                 }
             }
         }
+    }
+
+    /// Weights of a channel that one dword of activations meets.
+    fn dword(&self, channel: Option<usize>, quad: usize, kx: usize, set: usize) -> [u8; 4] {
+        let [rows, columns] = self.kernel;
+        let weight = |ky: Option<usize>| {
+            let (channel, ky) = (channel?, ky.filter(|&ky| ky < rows)?);
+            Some(self.weights[(channel * rows + ky) * columns + kx])
+        };
+        let of = |ky| weight(ky).unwrap_or(0);
+        if self.words() {
+            let word = |row: usize| i16::from(of(Some(quad * 4 + row))).to_le_bytes();
+            let ([a, b], [c, d]) = (word(set), word(set + 2));
+            return [a, b, c, d];
+        }
+        [0, 1, 2, 3].map(|row| of((quad * 4 + row).checked_sub(set)).cast_unsigned())
     }
 
     fn constant_bytes(&self, cell: &Cell) -> usize {
@@ -260,7 +279,7 @@ impl Depthwise<'_> {
 
     /// Bytes of the weights of a chunk.
     pub(super) fn quad_bytes(&self, cell: &Cell) -> usize {
-        self.quads() * self.kernel[1] * self.variants() * 4 * cell.width
+        self.quads() * self.kernel[1] * self.sets() * 4 * cell.width
     }
 
     fn emit(&self, b: &mut Builder, cells: &[Cell], [x, t, w, y]: [BufId; 4]) {
@@ -387,10 +406,18 @@ impl Depthwise<'_> {
         let narrow = self.machine.narrow_dot && self.op.weights.bits() < 8;
         for part in 0..4 {
             let dwords = b.zip4([rows[0], rows[1], rows[2], rows[3]], part as u8);
-            for (variant, sums) in sums.iter_mut().enumerate() {
-                let index = ((quad * self.kernel[1] + kx) * self.variants() + variant) * 4 + part;
-                let at = w.clone().plus((index * cell.width) as i64);
-                let w = b.load(Type::I8.x(width), at);
+            let weights: Vec<Val> = (0..self.sets())
+                .map(|set| {
+                    let index = ((quad * self.kernel[1] + kx) * self.sets() + set) * 4 + part;
+                    let at = w.clone().plus((index * cell.width) as i64);
+                    b.load(Type::I8.x(width), at)
+                })
+                .collect();
+            if self.words() {
+                add_words(b, dwords, [weights[0], weights[1]], sums, part);
+                continue;
+            }
+            for (sums, &w) in sums.iter_mut().zip(&weights) {
                 sums[part] = if flip.is_some() {
                     b.dot4s(sums[part], dwords, w)
                 } else if narrow {
@@ -401,6 +428,28 @@ impl Depthwise<'_> {
             }
         }
     }
+}
+
+/// Adds the products of four rows as 16-bit numbers; the second output row's weights are the first's moved down by one row.
+fn add_words(b: &mut Builder, dwords: Val, w: [Val; 2], sums: &mut [Vec<Val>], part: usize) {
+    let x = unpack::halves(b, dwords);
+    let words = b.ty(x[0]);
+    let w = w.map(|w| b.bitcast(words, w));
+    for (row, sums) in sums.iter_mut().enumerate() {
+        let w = if row == 0 { w } else { moved_down(b, w) };
+        for (x, w) in x.into_iter().zip(w) {
+            sums[part] = b.dot2(sums[part], x, w);
+        }
+    }
+}
+
+/// Rows 0, 1, 2 and 3 become rows 1, 2, 3 and none.
+fn moved_down(b: &mut Builder, [even, odd]: [Val; 2]) -> [Val; 2] {
+    let words = b.ty(odd);
+    let dwords = Type::I32.x(words.lanes / 2);
+    let (odd, sixteen) = (b.bitcast(dwords, odd), b.constant(dwords, 16));
+    let moved = b.shl(odd, sixteen);
+    [b.bitcast(words, moved), even]
 }
 
 fn moved(at: &[Addr; 4], by: [i64; 4]) -> [Addr; 4] {

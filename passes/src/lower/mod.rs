@@ -28,10 +28,10 @@ mod pool;
 mod product;
 mod rescale;
 mod rows;
-mod select;
+pub(crate) mod select;
 mod slice;
 mod softmax;
-mod storage;
+pub(crate) mod storage;
 mod sum;
 #[cfg(test)]
 mod testing;

@@ -11,9 +11,14 @@ pub(crate) enum Dot {
     Signed,
     /// `dot4`, widened to 16 bits.
     Wide,
+    /// `dot2` of even and of odd bytes, the weights widened once for all pixels.
+    Words,
     /// `dot4_narrow`; what weights exceed its domain is added by steps of its own.
     Narrow,
 }
+
+/// Most bytes of a block of widened weights.
+const WIDENED: usize = 64 * 1024;
 
 impl Dot {
     /// The way that is open to every layer.
@@ -31,6 +36,29 @@ impl Dot {
             Self::Native => (2, 1),
             Self::Signed | Self::Narrow => (3, 1),
             Self::Wide => (4, 2),
+            Self::Words => (3, 2),
+        }
+    }
+
+    /// Time from one sum to the next that depends on it, in quarters of a cycle: of a fused product, or of additions.
+    fn latency(self) -> usize {
+        match self {
+            Self::Native | Self::Signed => 20,
+            Self::Narrow => 4,
+            Self::Wide | Self::Words => 8,
+        }
+    }
+
+    /// Bytes of weights that a step of one vector reads.
+    pub(crate) fn step_bytes(self, machine: &Machine) -> usize {
+        machine.vector_bytes() * if self == Self::Words { 2 } else { 1 }
+    }
+
+    /// Most vectors of a tile: widened weights of a block stay in the second-level cache.
+    fn vectors(self, steps: usize, machine: &Machine) -> usize {
+        match self {
+            Self::Words => WIDENED / (steps * self.step_bytes(machine)).max(1),
+            _ => 8,
         }
     }
 
@@ -43,6 +71,7 @@ impl Dot {
             Self::Signed => 10 * accumulators,
             Self::Narrow => 4 * accumulators,
             Self::Wide => 6 * accumulators + 3 * pixels + 4 * vectors,
+            Self::Words => 5 * accumulators + 2 * pixels,
         }
     }
 }
@@ -102,7 +131,8 @@ pub(crate) fn choose(
         vectors: 1,
     };
     let mut best = (u64::MAX, one);
-    for v in 1..=vectors.min(8) {
+    let widest = dot.vectors(steps, machine).clamp(1, 8);
+    for v in 1..=vectors.min(widest) {
         let most = registers.saturating_sub(spare + v * each) / v;
         for shape in pixel_shapes(size, most, v) {
             let time = time(size, vectors, steps, shape, machine, dot);
@@ -154,9 +184,8 @@ pub(crate) fn time(
                 let pixels = rows.size * columns.size;
                 let accumulators = pixels * v.size;
                 let loads = 2 * (pixels + v.size);
-                // five cycles of latency for the sums that depend on each other
                 let sums = dot.time(pixels, v.size, machine);
-                let step = sums.max(loads).max(20) + 2;
+                let step = sums.max(loads).max(dot.latency()) + 4;
                 let tile = steps * step + 14 * accumulators + 24;
                 total += (rows.count * columns.count * v.count * tile) as u64;
             }

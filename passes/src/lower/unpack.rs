@@ -37,6 +37,30 @@ pub(crate) fn unpack(
     }
 }
 
+/// Widens `count` vectors of signed bytes of `width` bytes each: even bytes as 16-bit numbers, then odd ones.
+pub(crate) fn widen(b: &mut Builder, count: usize, width: usize, [from, to]: [&Addr; 2]) {
+    let words = Type::I16.x((width / 2) as u16);
+    b.for_(count as u32, &[], |b, i, _| {
+        let v = b.load(words, from.clone().step(i, width as i64));
+        let eight = b.constant(words, 8);
+        let low = b.shl(v, eight);
+        let to = to.clone().step(i, 2 * width as i64);
+        let even = b.ashr(low, eight);
+        b.store(even, to.clone());
+        let odd = b.ashr(v, eight);
+        b.store(odd, to.plus(width as i64));
+        Vec::new()
+    });
+}
+
+/// Even and odd bytes, unsigned, as 16-bit numbers.
+pub(crate) fn halves(b: &mut Builder, bytes: Val) -> [Val; 2] {
+    let words = Type::I16.x(b.ty(bytes).lanes / 2);
+    let v = b.bitcast(words, bytes);
+    let (low, eight) = (b.constant(words, 255), b.constant(words, 8));
+    [b.and(v, low), b.lshr(v, eight)]
+}
+
 /// One group: every packed vector is loaded once.
 fn group(b: &mut Builder, format: Format, run: &Run, from: &Addr, to: &Addr) {
     let ty = Type::I8.x(run.width as u16);

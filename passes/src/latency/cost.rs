@@ -1,0 +1,230 @@
+//! How long kernels take on a target, from their texts and the target's cost numbers.
+//!
+//! A block takes as long as the busier of its arithmetic and its memory accesses, a loop at least as long as the chain of
+//! sums from one trip to the next. What a kernel touches is read or written at least once at the speed of the level of memory
+//! that holds it.
+
+use std::collections::{HashMap, HashSet};
+
+use lowbit_kernel::{Addr, Attr, Block, Buffer, For, Kernel, Op, OpCode, Program, Stmt, Type, Val};
+use lowbit_targets::{Costs, ResolvedTarget, Rule, Sequence};
+
+/// Predicted microseconds of one run of a kernel between whose runs `resident` bytes are touched.
+pub fn kernel_us(kernel: &Kernel, resident: usize, target: &ResolvedTarget) -> f64 {
+    let costs = &target.level.costs;
+    let mut walk = Walk {
+        target,
+        costs,
+        types: HashMap::new(),
+        loaded: HashSet::new(),
+        trips: 1,
+        touched: vec![0; kernel.buffers.len()],
+    };
+    let busy = walk.block(&kernel.body).time();
+    let buffers = kernel.buffers.iter().zip(&walk.touched);
+    let bytes = |(b, &touched): (&Buffer, &u64)| touched.min(b.len as u64);
+    let lines = buffers.map(bytes).sum::<u64>() / 64 * costs.line(resident);
+    (busy.max(lines) + costs.call) as f64 / 10.0 / f64::from(costs.mhz)
+}
+
+/// Predicted microseconds of each call of a program.
+pub fn call_us(program: &Program, target: &ResolvedTarget) -> Vec<f64> {
+    let resident = program.consts.len() + program.arena_bytes;
+    let us: Vec<f64> = program
+        .kernels
+        .iter()
+        .map(|k| kernel_us(k, resident, target))
+        .collect();
+    program.calls.iter().map(|c| us[c.kernel]).collect()
+}
+
+/// The least time that a kernel could take, and what sets it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Ceiling {
+    /// Microseconds.
+    pub us: f64,
+    /// `compute`, or the level of memory that holds its buffers: `L1`, `L2`, `L3`.
+    pub bound: &'static str,
+}
+
+/// The ceiling of a kernel that does `macs` multiply-accumulates: all of them at the rate of the target's fastest dot
+/// product, or all its buffers read or written once.
+pub fn ceiling(kernel: &Kernel, macs: u64, resident: usize, target: &ResolvedTarget) -> Ceiling {
+    let costs = &target.level.costs;
+    let cycles = |tenths: f64| tenths / 10.0 / f64::from(costs.mhz);
+    let dots = macs as f64 / target.level.vector_bytes as f64;
+    let compute = cycles(dots * costs.dot.min(costs.narrow) as f64);
+    let bytes: usize = kernel.buffers.iter().map(|b| b.len).sum();
+    let memory = cycles(bytes as f64 / 64.0 * costs.line(resident) as f64);
+    let level = ["L1", "L2", "L3"][costs.level(resident)];
+    match compute >= memory {
+        true => Ceiling {
+            us: compute,
+            bound: "compute",
+        },
+        false => Ceiling {
+            us: memory,
+            bound: level,
+        },
+    }
+}
+
+/// What a block keeps busy, in tenths of a cycle.
+#[derive(Clone, Copy, Default)]
+struct Work {
+    arithmetic: u64,
+    memory: u64,
+    /// Loops inside, which nothing overlaps.
+    inner: u64,
+}
+
+impl Work {
+    fn time(self) -> u64 {
+        self.arithmetic.max(self.memory) + self.inner
+    }
+}
+
+struct Walk<'a> {
+    target: &'a ResolvedTarget,
+    costs: &'a Costs,
+    types: HashMap<Val, Type>,
+    /// Scalars that come from memory: a load puts them into every lane for nothing.
+    loaded: HashSet<Val>,
+    /// Trips of all loops around, and bytes that were read or written in each buffer.
+    trips: u64,
+    touched: Vec<u64>,
+}
+
+impl Walk<'_> {
+    fn block(&mut self, block: &Block) -> Work {
+        let mut work = Work::default();
+        let mut prepared = HashSet::new();
+        for stmt in &block.stmts {
+            match stmt {
+                Stmt::Let(v, op) => self.operation(*v, op, &mut work, &mut prepared),
+                Stmt::Store(v, at) => {
+                    self.touch(at, self.types[v]);
+                    work.memory += self.vectors(self.types[v]) * self.costs.store;
+                }
+                Stmt::Prefetch(..) => work.memory += self.costs.load,
+                Stmt::For(f) => work.inner += self.repeated(f),
+            }
+        }
+        work
+    }
+
+    fn repeated(&mut self, f: &For) -> u64 {
+        for &(inside, before) in &f.carried {
+            self.types.insert(inside, self.types[&before]);
+        }
+        self.trips *= u64::from(f.trips);
+        let body = self.block(&f.body);
+        self.trips /= u64::from(f.trips);
+        let trip = match f.unroll {
+            true => body.time(),
+            false => body.time().max(self.chain(f)) + self.costs.trip,
+        };
+        for (result, y) in f.results.iter().zip(&f.yields) {
+            self.types.insert(*result, self.types[y]);
+        }
+        trip * u64::from(f.trips)
+    }
+
+    /// The longest chain of sums from a carried value to what is carried on.
+    fn chain(&self, f: &For) -> u64 {
+        let mut depth: HashMap<Val, u64> = f.carried.iter().map(|c| (c.0, 0)).collect();
+        for stmt in &f.body.stmts {
+            let Stmt::Let(v, op) = stmt else { continue };
+            let before = op.args.iter().filter_map(|a| depth.get(a)).max();
+            if let Some(&before) = before {
+                depth.insert(*v, before + self.latency(op));
+            }
+        }
+        let ends = f.yields.iter().filter_map(|y| depth.get(y));
+        ends.max().copied().unwrap_or(0)
+    }
+
+    /// One cycle for an addition; a fused dot product takes as long as it takes.
+    fn latency(&self, op: &Op) -> u64 {
+        match self.rule(op.code, op.ty) {
+            Some(Rule::Intrinsic { .. }) => 50,
+            _ => 10,
+        }
+    }
+
+    fn operation(&mut self, v: Val, op: &Op, work: &mut Work, prepared: &mut HashSet<Val>) {
+        self.types.insert(v, op.ty);
+        let c = self.costs;
+        let result = self.vectors(op.ty);
+        let widest = op.args.iter().map(|a| self.vectors(self.types[a]));
+        let vectors = widest.max().unwrap_or(0).max(result);
+        match op.code {
+            OpCode::Const | OpCode::ConstVec | OpCode::Index | OpCode::Bitcast => {}
+            OpCode::Load => {
+                work.memory += result * c.load;
+                self.loaded.insert(v);
+                if let Attr::At(at) = &op.attr {
+                    self.touch(at, op.ty);
+                }
+            }
+            OpCode::Splat if self.loaded.contains(&op.args[0]) => {}
+            OpCode::Dot4Narrow => work.arithmetic += result * c.narrow,
+            OpCode::Dot2 => work.arithmetic += result * c.pair,
+            OpCode::Dot4 | OpCode::Dot4s => {
+                work.arithmetic += result * c.dot + self.prepare(op, prepared);
+            }
+            OpCode::Mulhi | OpCode::Requant => work.arithmetic += result * c.requant,
+            OpCode::Mul => work.arithmetic += result * c.product,
+            OpCode::Pack4U8 | OpCode::Zip4 => work.arithmetic += 3 * result * c.shuffle,
+            OpCode::Shuffle | OpCode::Extract | OpCode::SatU8 | OpCode::SatI16 => {
+                work.arithmetic += vectors * c.shuffle;
+            }
+            OpCode::Lut256 => work.arithmetic += self.lookup(op.ty),
+            OpCode::Udiv => work.arithmetic += 200,
+            OpCode::ReduceAdd | OpCode::ReduceSmax => work.arithmetic += 6 * c.shuffle,
+            OpCode::Popcount | OpCode::Clz => work.arithmetic += 4 * result * c.simple,
+            _ => work.arithmetic += vectors * c.simple,
+        }
+        if let Attr::At(at) = &op.attr
+            && at.index.is_some()
+        {
+            work.arithmetic += c.simple;
+        }
+    }
+
+    fn touch(&mut self, at: &Addr, ty: Type) {
+        self.touched[at.buffer.index()] += self.trips * ty.bytes() as u64;
+    }
+
+    /// Vectors of the target that hold a value.
+    fn vectors(&self, ty: Type) -> u64 {
+        ty.bytes().div_ceil(self.target.level.vector_bytes) as u64
+    }
+
+    fn rule(&self, code: OpCode, ty: Type) -> Option<Rule> {
+        let row = self.target.row(code, ty);
+        row.or_else(|| self.target.split_row(code, ty))
+            .map(|r| r.rule)
+    }
+
+    /// Factors that a sequence widens first, once for all products in a block.
+    fn prepare(&self, op: &Op, prepared: &mut HashSet<Val>) -> u64 {
+        let widened = matches!(
+            self.rule(op.code, op.ty),
+            Some(Rule::Sequence(Sequence::MaddEvenOdd))
+        );
+        let fresh = |k: usize, steps: u64, prepared: &mut HashSet<Val>| {
+            steps * u64::from(widened && prepared.insert(op.args[k]))
+        };
+        let steps = fresh(1, 2, prepared) + fresh(2, 3, prepared);
+        steps * self.costs.simple * self.vectors(op.ty)
+    }
+
+    /// A lookup without a row goes byte by byte.
+    fn lookup(&self, ty: Type) -> u64 {
+        match self.rule(OpCode::Lut256, ty) {
+            Some(_) => self.vectors(ty) * self.costs.lut,
+            None => u64::from(ty.lanes) * (self.costs.load + self.costs.shuffle),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Latency: of kernels by their texts, of layers before their network is compiled, and as it was measured.
+
+mod cost;
+mod layer;
+mod table;
+
+pub use cost::{Ceiling, call_us, ceiling, kernel_us};
+pub use layer::{Geometry, latency_us, layers_program};
+pub use table::LatencyTable;

@@ -1,0 +1,56 @@
+//! Measured latencies.
+
+use std::collections::BTreeMap;
+
+use lowbit_num::Format;
+use lowbit_targets::ResolvedTarget;
+use serde::{Deserialize, Serialize};
+
+use super::{Geometry, latency_us};
+
+/// Measured microseconds by layer and weight format, which take the place of predictions.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct LatencyTable {
+    /// The feature level that was measured.
+    pub level: String,
+    /// [`Geometry::key`] → name of the weight format → microseconds.
+    pub layers: BTreeMap<String, BTreeMap<String, f64>>,
+}
+
+impl LatencyTable {
+    /// What was measured of a layer, else what [`latency_us`] predicts.
+    pub fn us(&self, target: &ResolvedTarget, layer: &Geometry, weights: Format) -> f64 {
+        let measured = self.layers.get(&layer.key());
+        match measured.and_then(|formats| formats.get(weights.name())) {
+            Some(&us) if self.level == target.level.name => us,
+            _ => latency_us(target, layer, weights),
+        }
+    }
+
+    /// Adds a measurement.
+    pub fn insert(&mut self, layer: &Geometry, weights: Format, us: f64) {
+        let formats = self.layers.entry(layer.key()).or_default();
+        formats.insert(weights.name().into(), us);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layer::tests::layer;
+    use super::*;
+
+    #[test]
+    fn measurements_go_before_predictions_on_their_level() {
+        let target = |cpu| lowbit_targets::resolve(None, Some(cpu)).expect("a level");
+        let l = layer(16, 3, 4);
+        let mut table = LatencyTable {
+            level: "x86-64-v3".into(),
+            ..LatencyTable::default()
+        };
+        table.insert(&l, Format::Int4, 123.0);
+        let us = |cpu, format| table.us(&target(cpu), &l, format);
+        assert_eq!(us("x86-64-v3", Format::Int4), 123.0);
+        assert!(us("x86-64-v3", Format::Int8) < 100.0);
+        assert!(us("x86-64-vnni", Format::Int4) < 100.0);
+    }
+}
