@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::chain::{Link, apply, tails};
 use crate::{Def, Graph, NodeId, OpError, Tensor, ValueId};
 
 /// Why a graph could not be run.
@@ -38,30 +39,32 @@ pub enum EvalError {
     },
 }
 
-/// When each value is read for the last time.
+/// When each value is read for the last time, and which elementwise nodes run in place on the result before them.
 pub struct Plan {
     frees: Vec<Vec<ValueId>>,
+    tails: Vec<Vec<Link>>,
+    linked: Vec<bool>,
 }
 
 impl Plan {
-    /// Works out which tensors die at which node.
+    /// Works out which tensors die at which node. Every node has a result of its own.
     pub fn new(graph: &Graph) -> Self {
-        let mut last: HashMap<ValueId, usize> = HashMap::new();
-        for (at, (_, node)) in graph.nodes().enumerate() {
-            last.insert(node.output, at);
-            for &v in &node.inputs {
-                if graph.as_const(v).is_none() {
-                    last.insert(v, at);
-                }
-            }
+        let nodes = graph.nodes().len();
+        Self {
+            frees: frees(graph),
+            tails: vec![Vec::new(); nodes],
+            linked: vec![false; nodes],
         }
-        let mut frees = vec![Vec::new(); graph.nodes().len()];
-        for (v, at) in last {
-            if !graph.is_output(v) {
-                frees[at].push(v);
-            }
+    }
+
+    /// A faster plan under which only outputs and values that are `wanted` are sure to be there to be observed.
+    pub fn only(graph: &Graph, wanted: impl Fn(ValueId) -> bool) -> Self {
+        let (tails, linked) = tails(graph, wanted);
+        Self {
+            frees: frees(graph),
+            tails,
+            linked,
         }
-        Self { frees }
     }
 
     /// The values that no node after the `at`-th reads.
@@ -70,15 +73,34 @@ impl Plan {
     }
 }
 
+fn frees(graph: &Graph) -> Vec<Vec<ValueId>> {
+    let mut last: HashMap<ValueId, usize> = HashMap::new();
+    for (at, (_, node)) in graph.nodes().enumerate() {
+        last.insert(node.output, at);
+        for &v in &node.inputs {
+            if graph.as_const(v).is_none() {
+                last.insert(v, at);
+            }
+        }
+    }
+    let mut frees = vec![Vec::new(); graph.nodes().len()];
+    for (v, at) in last {
+        if !graph.is_output(v) {
+            frees[at].push(v);
+        }
+    }
+    frees
+}
+
 /// Runs a graph on tensors, one an input, and returns its outputs.
 ///
 /// # Errors
 /// Tensors that do not fit the inputs; a node that fails on these values.
 pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, EvalError> {
-    run_observed(graph, &Plan::new(graph), inputs, |_, _, _| {})
+    run_observed(graph, &Plan::only(graph, |_| false), inputs, |_, _, _| {})
 }
 
-/// Runs a graph as [`run`] does and shows each node's result to `observe` as soon as it is there.
+/// Runs a graph by a plan and shows each result that the plan keeps to `observe` as soon as it is there.
 ///
 /// # Errors
 /// As [`run`].
@@ -93,22 +115,31 @@ pub fn run_observed(
     for (&v, tensor) in graph.inputs().iter().zip(inputs) {
         live.insert(v, tensor.clone());
     }
-    for (at, (id, node)) in graph.nodes().enumerate() {
+    for (at, (mut id, node)) in graph.nodes().enumerate() {
+        for v in plan.frees.get(at.wrapping_sub(1)).into_iter().flatten() {
+            live.remove(v);
+        }
+        if plan.linked[at] {
+            continue;
+        }
         let operands: Vec<&Tensor> = node
             .inputs
             .iter()
             .map(|&v| lookup(graph, &live, v))
             .collect();
-        let result = node.op.eval(&operands).map_err(|error| EvalError::Node {
+        let mut result = node.op.eval(&operands).map_err(|error| EvalError::Node {
             name: graph.value(node.output).name.clone(),
             op: node.op.name(),
             error,
         })?;
-        observe(id, node.output, &result);
-        live.insert(node.output, result);
-        for v in &plan.frees[at] {
-            live.remove(v);
+        let tail = &plan.tails[at];
+        if let Some(link) = tail.last() {
+            id = link.node;
+            apply(graph, tail, &mut result, |v| lookup(graph, &live, v));
         }
+        let value = graph.node(id).output;
+        observe(id, value, &result);
+        live.insert(value, result);
     }
     Ok(graph
         .outputs()

@@ -13,6 +13,7 @@
 //! equals them bit for bit.
 #![forbid(unsafe_code)]
 
+mod chain;
 pub mod derive;
 pub mod eval;
 mod graph;

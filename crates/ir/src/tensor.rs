@@ -50,6 +50,8 @@ pub trait Element: Copy + Default + PartialEq + PartialOrd + Send + Sync + 'stat
     fn wrap(v: Vec<Self>) -> Data;
     /// The elements, if they are of this type.
     fn of(data: &Data) -> Option<&[Self]>;
+    /// The elements to write to, if they are of this type.
+    fn of_mut(data: &mut Data) -> Option<&mut [Self]>;
 }
 
 macro_rules! elements {
@@ -60,6 +62,12 @@ macro_rules! elements {
                 Data::$variant(v)
             }
             fn of(data: &Data) -> Option<&[Self]> {
+                match data {
+                    Data::$variant(v) => Some(v),
+                    _ => None,
+                }
+            }
+            fn of_mut(data: &mut Data) -> Option<&mut [Self]> {
                 match data {
                     Data::$variant(v) => Some(v),
                     _ => None,
@@ -177,6 +185,16 @@ impl Tensor {
     pub fn as_slice<T: Element>(&self) -> &[T] {
         T::of(&self.data)
             .unwrap_or_else(|| panic!("expected {} elements, found {}", T::DTYPE, self.dtype()))
+    }
+
+    /// The elements as `T`, to write to; copied first where another tensor shares them.
+    ///
+    /// # Panics
+    /// When they are of another type.
+    pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
+        let found = self.dtype();
+        T::of_mut(Arc::make_mut(&mut self.data))
+            .unwrap_or_else(|| panic!("expected {} elements, found {found}", T::DTYPE))
     }
 
     /// The same elements under another shape.

@@ -17,15 +17,51 @@ pub struct Histogram {
 /// The smallest span: values below are zero to any 8-bit range.
 const SMALLEST: i32 = -60;
 
+/// Elements whose bins are found before they are counted.
+const PART: usize = 512;
+
+/// The bin of an element in bin widths from the middle, within the span.
+#[inline(always)]
+fn place_of(x: f64) -> u32 {
+    // a whole number below 2^52 is the low half of what 2^52 more than it looks like
+    const WHOLE: f64 = (1u64 << 52) as f64;
+    let at = (x + (BINS / 2) as f64).floor().min((BINS - 1) as f64);
+    (at + WHOLE).to_bits() as u32
+}
+
+/// Lowest and highest element, at most and at least 0; NaN where an element is.
+#[inline(always)]
+fn extremes<T: Copy + Into<f64>>(x: &[T]) -> (f64, f64) {
+    let (mut min, mut max, mut odd) = ([0.0f64; 8], [0.0f64; 8], [0.0f64; 8]);
+    let mut parts = x.chunks_exact(8);
+    let mut see = |lane: usize, v: T| {
+        let v: f64 = v.into();
+        min[lane] = if v < min[lane] { v } else { min[lane] };
+        max[lane] = if v > max[lane] { v } else { max[lane] };
+        // zero but for what is not finite
+        odd[lane] += v * 0.0;
+    };
+    for part in parts.by_ref() {
+        (0..8).for_each(|lane| see(lane, part[lane]));
+    }
+    for &v in parts.remainder() {
+        see(0, v);
+    }
+    let odd: f64 = odd.iter().sum();
+    let lowest = min.iter().fold(0.0, |a: f64, &b| a.min(b));
+    let highest = max.iter().fold(0.0, |a: f64, &b| a.max(b));
+    (lowest + odd, highest + odd)
+}
+
 impl Histogram {
     /// Of elements; those that are exactly zero are counted apart.
-    pub fn new(x: &[f64]) -> Self {
-        let (mut min, mut max, mut odd) = (0.0f64, 0.0f64, false);
-        for &v in x {
-            min = min.min(v);
-            max = max.max(v);
-            odd |= !v.is_finite();
-        }
+    pub fn new<T: Copy + Into<f64>>(x: &[T]) -> Self {
+        pulp::Arch::new().dispatch(|| Self::of(x))
+    }
+
+    #[inline(always)]
+    fn of<T: Copy + Into<f64>>(x: &[T]) -> Self {
+        let (min, max) = extremes(x);
         let largest = max.max(-min);
         let mut histogram = Self {
             bins: vec![0; BINS],
@@ -34,7 +70,7 @@ impl Histogram {
             max,
             zeros: 0,
         };
-        if odd {
+        if !largest.is_finite() {
             histogram.max = f64::NAN;
             return histogram;
         }
@@ -42,14 +78,21 @@ impl Histogram {
             histogram.exponent += 1;
         }
         let unit = (BINS / 2) as f64 / power_of_two(histogram.exponent);
-        for &v in x {
-            if v == 0.0 {
-                histogram.zeros += 1;
-            } else {
-                let at = (v * unit + (BINS / 2) as f64) as usize;
-                histogram.bins[at.min(BINS - 1)] += 1;
+        // neighbours are counted in two tables: runs of equal elements need not wait for each other
+        let mut counts = [[0u64; BINS]; 2];
+        for part in x.chunks(PART) {
+            let mut places = [0u32; PART];
+            for (place, &v) in places.iter_mut().zip(part) {
+                *place = place_of(v.into() * unit);
+                histogram.zeros += u64::from(v.into() == 0.0);
+            }
+            for (i, &place) in places[..part.len()].iter().enumerate() {
+                counts[i % 2][place as usize % BINS] += 1;
             }
         }
+        let both = counts[0].iter().zip(&counts[1]);
+        histogram.bins = both.map(|(a, b)| a + b).collect();
+        histogram.bins[BINS / 2] -= histogram.zeros;
         histogram
     }
 

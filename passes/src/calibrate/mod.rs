@@ -11,7 +11,7 @@ mod percentile;
 use std::collections::HashMap;
 
 use lowbit_ir::eval::{EvalError, Plan, run_observed};
-use lowbit_ir::{Graph, Tensor, ValueId};
+use lowbit_ir::{Data, Graph, Tensor, ValueId};
 use rayon::prelude::*;
 
 pub use histogram::{BINS, Histogram};
@@ -44,13 +44,21 @@ pub struct Observed {
 
 impl Observed {
     fn new(tensor: &Tensor) -> Self {
-        let x = tensor.to_f64();
-        let channels = tensor.shape().last().copied().unwrap_or(1).max(1);
+        let channels = tensor.shape().last().copied().unwrap_or(1);
+        match tensor.data() {
+            Data::F32(x) => Self::of(x, channels.max(1)),
+            _ => Self::of(&tensor.to_f64(), channels.max(1)),
+        }
+    }
+
+    fn of<T: Copy + Into<f64>>(x: &[T], channels: usize) -> Self {
         let mut sums = vec![0.0; channels];
-        x.chunks_exact(channels)
-            .for_each(|row| sums.iter_mut().zip(row).for_each(|(s, x)| *s += x));
+        for row in x.chunks_exact(channels) {
+            let pairs = sums.iter_mut().zip(row);
+            pairs.for_each(|(s, &x)| *s += x.into());
+        }
         Self {
-            histogram: Histogram::new(&x),
+            histogram: Histogram::new(x),
             count: (x.len() / channels) as f64,
             sums,
         }
@@ -128,7 +136,7 @@ pub fn calibrate<E: std::error::Error + Send + 'static>(
     wanted: impl Fn(ValueId) -> bool + Sync,
     mut progress: impl FnMut(usize, usize),
 ) -> Result<Stats, CalibrateError<E>> {
-    let plan = Plan::new(graph);
+    let plan = Plan::only(graph, &wanted);
     let mut stats = Stats::default();
     for first in (0..n).step_by(CHUNK) {
         progress(first, n);

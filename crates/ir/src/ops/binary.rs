@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Positions, Scalar, broadcast_strides, with_float};
+use super::scalar::{Positions, Scalar, broadcast_strides, long_rows, vectorized, with_float};
 use super::{OpError, Operation, UnaryFn, arity, checked, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
 use crate::{DType, Element, Stage, Tensor, Type, ValueId, broadcast_shapes, with_data};
@@ -39,6 +39,27 @@ impl BinaryFn {
         matches!(self, Self::And | Self::Or | Self::Xor)
     }
 
+    /// Whether it takes numbers and gives numbers of their type.
+    pub(crate) fn is_arithmetic(self) -> bool {
+        !self.compares() && !self.is_logic()
+    }
+
+    /// Applies the function to every element and its partner, which stands on the left where `turned`. Partners that
+    /// are fewer repeat.
+    pub(crate) fn update<S: Scalar>(self, x: &mut [S], y: &[S], turned: bool) {
+        macro_rules! each {
+            ($($f:ident)*) => {
+                match (self, turned) {
+                    $((Self::$f, false) => vectorized(|| update(x, y, |x, y| Self::$f.real(x, y))),
+                    (Self::$f, true) => vectorized(|| update(x, y, |x, y| Self::$f.real(y, x))),)*
+                    _ => unreachable!("comparisons have a body of their own"),
+                }
+            };
+        }
+        each!(Add Sub Mul Div Max Min Pow);
+    }
+
+    #[inline(always)]
     fn real<S: Scalar>(self, x: S, y: S) -> S {
         match self {
             Self::Add => x + y,
@@ -139,8 +160,7 @@ impl Operation for Binary {
             ));
         }
         with_float!(a, S => {
-            let (x, y) = (a.as_slice::<S>(), b.as_slice::<S>());
-            Ok(Tensor::new(shape.clone(), zipped(x, a, y, b, &shape, |&x, &y| self.0.real(x, y))))
+            Ok(self.arithmetic::<S>(a, b, shape))
         }, else {
             let beyond = || OpError::Value("an integer beyond 2^63".into());
             let (x, y) = (a.to_i64().ok_or_else(beyond)?, b.to_i64().ok_or_else(beyond)?);
@@ -148,6 +168,50 @@ impl Operation for Binary {
                 zipped(&x, a, &y, b, &shape, |&x, &y| self.0.integer(x, y)).into_iter().collect();
             Ok(Tensor::from_i64(a.dtype(), shape, wide?))
         })
+    }
+}
+
+impl Binary {
+    fn arithmetic<S: Scalar>(&self, a: &Tensor, b: &Tensor, shape: Vec<usize>) -> Tensor {
+        let (x, y) = (a.as_slice::<S>(), b.as_slice::<S>());
+        let strides = [a, b].map(|t| broadcast_strides(t.shape(), &shape));
+        let (extents, [by_x, by_y]) = long_rows(&shape, strides);
+        let mut result = Vec::with_capacity(shape.iter().product());
+        let (n, outer) = extents.split_last().map_or((1, &[][..]), |(&n, o)| (n, o));
+        let inner = |s: &[isize]| s.last().is_some_and(|&s| s != 0);
+        let (long_x, long_y) = (inner(&by_x), inner(&by_y));
+        let starts = Positions::new(outer, &by_x, 0).zip(Positions::new(outer, &by_y, 0));
+        for (i, j) in starts.take_while(|_| n > 0) {
+            let first = result.len();
+            if long_x || !long_y {
+                let y = if long_y { &y[j..][..n] } else { &y[j..=j] };
+                extend(&mut result, &x[i..], n, long_x);
+                self.0.update(&mut result[first..], y, false);
+            } else {
+                extend(&mut result, &y[j..], n, true);
+                self.0.update(&mut result[first..], &x[i..=i], true);
+            }
+        }
+        Tensor::new(shape, result)
+    }
+}
+
+/// Appends `n` elements, or the first one `n` times.
+fn extend<S: Copy>(result: &mut Vec<S>, x: &[S], n: usize, long: bool) {
+    if long {
+        result.extend_from_slice(&x[..n]);
+    } else {
+        result.resize(result.len() + n, x[0]);
+    }
+}
+
+#[inline(always)]
+fn update<S: Scalar>(x: &mut [S], y: &[S], f: impl Fn(S, S) -> S) {
+    if let &[y] = y {
+        return x.iter_mut().for_each(|x| *x = f(*x, y));
+    }
+    for row in x.chunks_mut(y.len().max(1)) {
+        row.iter_mut().zip(y).for_each(|(x, &y)| *x = f(*x, y));
     }
 }
 

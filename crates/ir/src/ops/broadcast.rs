@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Positions, broadcast_strides, pick};
+use super::scalar::{broadcast_strides, view};
 use super::{OpError, Operation, arity, checked, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type, broadcast_shapes};
@@ -30,7 +30,7 @@ impl Operation for Broadcast {
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let shape = infer_of(self, inputs)?.shape;
         let steps = broadcast_strides(inputs[0].shape(), &shape);
-        Ok(pick(inputs[0], &shape, Positions::new(&shape, &steps, 0)))
+        Ok(view(inputs[0], &shape, steps, 0))
     }
 }
 

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Scalar, product_transposed, with_float};
-use super::{OpError, Operation, Pad, PadMode, arity, checked, floats, infer_of};
+use super::scalar::{Scalar, product_transposed, vectorized, with_float};
+use super::{BinaryFn, OpError, Operation, Pad, PadMode, arity, checked, floats, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
 use crate::{Stage, Tensor, Type, ValueId};
 
@@ -63,11 +63,8 @@ impl Conv {
                 geometry.grouped(x, w, y, [o, cg]);
             }
         }
-        if let Some(bias) = inputs.get(2) {
-            let bias = bias.as_slice::<S>();
-            for pixel in y.chunks_exact_mut(o.max(1)) {
-                pixel.iter_mut().zip(bias).for_each(|(y, &b)| *y += b);
-            }
+        if let Some(bias) = inputs.get(2).filter(|b| !b.is_empty()) {
+            BinaryFn::Add.update(&mut y, bias.as_slice::<S>(), false);
         }
         Tensor::new(shape, y)
     }
@@ -93,20 +90,22 @@ impl Geometry<'_> {
 
     fn depthwise<S: Scalar>(&self, x: &[S], w: &[S], y: &mut [S]) {
         let c = self.size[2];
-        let taps = self.kernel[0] * self.kernel[1];
-        let by_tap: Vec<S> = (0..taps * c).map(|i| w[i % c * taps + i / c]).collect();
-        for (pixel, out) in y.chunks_exact_mut(c.max(1)).enumerate() {
-            let at = [pixel / self.out[1], pixel % self.out[1]];
-            for t in 0..taps {
-                let Some(from) = self.source(at, [t / self.kernel[1], t % self.kernel[1]]) else {
-                    continue;
-                };
-                let (x, w) = (&x[from..][..c], &by_tap[t * c..][..c]);
-                for ((y, &x), &w) in out.iter_mut().zip(x).zip(w) {
-                    *y += x * w;
-                }
+        let [kh, kw] = self.kernel;
+        let by_tap: Vec<S> = (0..kh * kw * c)
+            .map(|i| w[i % c * kh * kw + i / c])
+            .collect();
+        let taps = |at: [usize; 2]| {
+            let all = (0..kh).flat_map(move |r| (0..kw).map(move |k| [r, k]));
+            all.filter_map(move |t| Some((self.source(at, t)?, (t[0] * kw + t[1]) * c)))
+        };
+        let mut inside = Vec::with_capacity(kh * kw);
+        vectorized(|| {
+            for (pixel, out) in y.chunks_exact_mut(c.max(1)).enumerate() {
+                inside.clear();
+                inside.extend(taps([pixel / self.out[1], pixel % self.out[1]]));
+                weigh(x, &by_tap, &inside, out);
             }
-        }
+        });
     }
 
     fn grouped<S: Scalar>(&self, x: &[S], w: &[S], y: &mut [S], [o, cg]: [usize; 2]) {
@@ -120,18 +119,24 @@ impl Geometry<'_> {
         }
         let band = (BAND / k.max(1)).clamp(1, pixels.max(1));
         let mut patches = vec![S::ZERO; band * k];
-        let mut part = vec![S::ZERO; band * per_group];
+        let mut part = vec![S::ZERO; if groups > 1 { band * per_group } else { 0 }];
         for g in 0..groups {
             for first in (0..pixels).step_by(band) {
                 let rows = band.min(pixels - first);
-                for (i, patch) in patches[..rows * k].chunks_exact_mut(k.max(1)).enumerate() {
+                let patches = &mut patches[..rows * k];
+                for (i, patch) in patches.chunks_exact_mut(k.max(1)).enumerate() {
                     self.patch(x, first + i, g * cg, cg, patch);
                 }
-                let (w, part) = (
+                let (w, extents) = (
                     &w[g * per_group * k..][..per_group * k],
-                    &mut part[..rows * per_group],
+                    [rows, per_group, k],
                 );
-                product_transposed(&patches[..rows * k], w, part, [rows, per_group, k]);
+                if groups == 1 {
+                    product_transposed(patches, w, &mut y[first * o..][..rows * o], extents);
+                    continue;
+                }
+                let part = &mut part[..rows * per_group];
+                product_transposed(patches, w, part, extents);
                 for (i, row) in part.chunks_exact(per_group.max(1)).enumerate() {
                     y[(first + i) * o + g * per_group..][..per_group].copy_from_slice(row);
                 }
@@ -141,11 +146,66 @@ impl Geometry<'_> {
 
     fn patch<S: Scalar>(&self, x: &[S], pixel: usize, channel: usize, cg: usize, patch: &mut [S]) {
         let at = [pixel / self.out[1], pixel % self.out[1]];
+        if self.op.groups == 1 && self.op.dilation[1] == 1 {
+            return self.patch_rows(x, at, patch);
+        }
         for (t, tap) in patch.chunks_exact_mut(cg.max(1)).enumerate() {
             match self.source(at, [t / self.kernel[1], t % self.kernel[1]]) {
                 Some(from) => tap.copy_from_slice(&x[from + channel..][..cg]),
                 None => tap.fill(S::ZERO),
             }
+        }
+    }
+
+    /// A patch of all channels, whose taps lie side by side along the width.
+    fn patch_rows<S: Scalar>(&self, x: &[S], at: [usize; 2], patch: &mut [S]) {
+        let ([height, width, c], kw) = (self.size, self.kernel[1]);
+        let left = at[1] * self.op.stride[1];
+        let inside = |column: usize| column.saturating_sub(self.op.pad[1][0]).min(width);
+        let (from, to) = (inside(left), inside(left + kw));
+        let blank = (self.op.pad[1][0].saturating_sub(left)).min(kw) * c;
+        for (r, row) in patch.chunks_exact_mut((kw * c).max(1)).enumerate() {
+            let line = at[0] * self.op.stride[0] + r * self.op.dilation[0];
+            match line.checked_sub(self.op.pad[0][0]).filter(|&l| l < height) {
+                Some(line) if from < to => {
+                    let taps = &x[(line * width + from) * c..(line * width + to) * c];
+                    row[..blank].fill(S::ZERO);
+                    row[blank..][..taps.len()].copy_from_slice(taps);
+                    row[blank + taps.len()..].fill(S::ZERO);
+                }
+                _ => row.fill(S::ZERO),
+            }
+        }
+    }
+}
+
+/// Channels whose sums a depthwise convolution keeps in registers.
+const LANES: usize = 32;
+
+/// Sums of x times w by channel over taps, each given by where x and w start.
+#[inline(always)]
+fn weigh<S: Scalar>(x: &[S], w: &[S], taps: &[(usize, usize)], out: &mut [S]) {
+    let mut blocks = out.chunks_exact_mut(LANES);
+    let mut first = 0;
+    for out in blocks.by_ref() {
+        let mut sums = [S::ZERO; LANES];
+        for &(from, at) in taps {
+            let (x, w) = (&x[from + first..][..LANES], &w[at + first..][..LANES]);
+            for ((s, &x), &w) in sums.iter_mut().zip(x).zip(w) {
+                *s += x * w;
+            }
+        }
+        out.copy_from_slice(&sums);
+        first += LANES;
+    }
+    let rest = blocks.into_remainder();
+    for &(from, at) in taps {
+        let (x, w) = (
+            &x[from + first..][..rest.len()],
+            &w[at + first..][..rest.len()],
+        );
+        for ((y, &x), &w) in rest.iter_mut().zip(x).zip(w) {
+            *y += x * w;
         }
     }
 }

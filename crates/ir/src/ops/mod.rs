@@ -254,4 +254,5 @@ pub use int_rescale::{Codes, Rescale};
 pub use pad::PadMode;
 pub use pool::PoolKind;
 pub use reduce::ReduceFn;
+pub(crate) use scalar::{Scalar, with_float};
 pub use unary::UnaryFn;

@@ -33,15 +33,19 @@ macro_rules! scalar {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
             const LOWEST: Self = <$t>::NEG_INFINITY;
+            #[inline(always)]
             fn largest(self, y: Self) -> Self {
                 if self > y || self.is_nan() { self } else { y }
             }
+            #[inline(always)]
             fn smallest(self, y: Self) -> Self {
                 if self < y || self.is_nan() { self } else { y }
             }
+            #[inline(always)]
             fn real(x: f64) -> Self {
                 x as $t
             }
+            #[inline(always)]
             fn wide(self) -> f64 {
                 self.into()
             }
@@ -51,9 +55,11 @@ macro_rules! scalar {
             fn sqrt(self) -> Self {
                 $sqrt(self)
             }
+            #[inline(always)]
             fn unary(self, f: fn(f32) -> f32, g: fn(f64) -> f64) -> Self {
                 $pick!(f, g)(self)
             }
+            #[inline(always)]
             fn binary(self, y: Self, f: fn(f32, f32) -> f32, g: fn(f64, f64) -> f64) -> Self {
                 $pick!(f, g)(self, y)
             }
@@ -77,6 +83,12 @@ macro_rules! second {
 
 scalar!(f32, libm::expf, libm::sqrtf, first);
 scalar!(f64, libm::exp, libm::sqrt, second);
+
+/// Runs a loop that was compiled for this processor's widest vectors. Each element goes through the same operations on
+/// every processor: nothing is contracted or reordered.
+pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
 
 /// `c[m, n] = a[m, k] · b[n, k]ᵀ`, all row-major, through a blocked product whose sums do not depend on threads.
 pub(crate) fn product_transposed<S: Scalar>(a: &[S], b: &[S], c: &mut [S], [m, n, k]: [usize; 3]) {
@@ -121,6 +133,51 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
         strides[a - 1] = strides[a] * shape[a];
     }
     strides
+}
+
+/// Joins axes into the last one while every operand's elements stay evenly spaced: extents and strides of an equal view
+/// whose rows are as long as can be.
+pub(crate) fn long_rows<const N: usize>(
+    shape: &[usize],
+    strides: [Vec<isize>; N],
+) -> (Vec<usize>, [Vec<isize>; N]) {
+    let (mut shape, mut strides) = (shape.to_vec(), strides);
+    while let [.., outer, inner] = shape[..] {
+        let rank = shape.len();
+        let even = |s: &Vec<isize>| outer == 1 || s[rank - 2] == s[rank - 1] * inner as isize;
+        let single = inner == 1;
+        if !single && !strides.iter().all(even) {
+            break;
+        }
+        shape.truncate(rank - 2);
+        shape.push(outer * inner);
+        for s in &mut strides {
+            s.remove(if single { rank - 1 } else { rank - 2 });
+        }
+    }
+    (shape, strides)
+}
+
+/// The elements of a strided view of a tensor of any type, row-major.
+pub(crate) fn view(x: &Tensor, shape: &[usize], strides: Vec<isize>, start: isize) -> Tensor {
+    let (extents, [strides]) = long_rows(shape, [strides]);
+    let (Some((&n, outer)), Some((&step, steps))) = (extents.split_last(), strides.split_last())
+    else {
+        return pick(x, shape, std::iter::once(start as usize));
+    };
+    crate::with_data!(x.data(), v => {
+        let mut y = Vec::with_capacity(shape.iter().product());
+        if n > 0 {
+            for p in Positions::new(outer, steps, start) {
+                match step {
+                    1 => y.extend_from_slice(&v[p..][..n]),
+                    0 => y.resize(y.len() + n, v[p]),
+                    _ => y.extend((0..n).map(|i| v[p.wrapping_add_signed(i as isize * step)])),
+                }
+            }
+        }
+        Tensor::new(shape, y)
+    })
 }
 
 /// Elements picked by their positions in the operand, of any type.

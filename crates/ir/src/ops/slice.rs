@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Positions, pick, strides};
+use super::scalar::{strides, view};
 use super::{OpError, Operation, Pad, PadMode, arity, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type};
@@ -53,11 +53,7 @@ impl Operation for Slice {
             .zip(&own)
             .map(|(&s, &t)| s * t as isize)
             .collect();
-        Ok(pick(
-            inputs[0],
-            &shape,
-            Positions::new(&shape, &steps, start as isize),
-        ))
+        Ok(view(inputs[0], &shape, steps, start as isize))
     }
 }
 

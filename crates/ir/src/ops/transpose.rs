@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Positions, pick, strides};
+use super::scalar::{strides, view};
 use super::{OpError, Operation, arity, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{Stage, Tensor, Type};
@@ -39,7 +39,7 @@ impl Operation for Transpose {
         let shape = infer_of(self, inputs)?.shape;
         let own = strides(inputs[0].shape());
         let steps: Vec<isize> = self.perm.iter().map(|&p| own[p] as isize).collect();
-        Ok(pick(inputs[0], &shape, Positions::new(&shape, &steps, 0)))
+        Ok(view(inputs[0], &shape, steps, 0))
     }
 }
 

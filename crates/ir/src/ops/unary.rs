@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Scalar, with_float};
+use super::scalar::{Scalar, vectorized, with_float};
 use super::{BinaryFn, OpError, Operation, arity, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Stage, Tensor, Type};
@@ -50,14 +50,15 @@ impl UnaryFn {
         matches!(self, Self::Abs | Self::Neg | Self::Relu | Self::Sign)
     }
 
+    #[inline(always)]
     fn real<S: Scalar>(self, x: S) -> S {
         match self {
             Self::Abs => x.unary(f32::abs, f64::abs),
-            Self::Ceil => x.unary(libm::ceilf, libm::ceil),
+            Self::Ceil => x.unary(f32::ceil, f64::ceil),
             Self::Cos => x.unary(libm::cosf, libm::cos),
             Self::Erf => x.unary(libm::erff, libm::erf),
             Self::Exp => x.exp(),
-            Self::Floor => x.unary(libm::floorf, libm::floor),
+            Self::Floor => x.unary(f32::floor, f64::floor),
             Self::Log => x.unary(libm::logf, libm::log),
             Self::Neg => -x,
             Self::Not => unreachable!("infer allows booleans alone"),
@@ -70,13 +71,25 @@ impl UnaryFn {
                     x
                 }
             }
-            Self::Round => x.unary(libm::rintf, libm::rint),
+            Self::Round => x.unary(f32::round_ties_even, f64::round_ties_even),
             Self::Sigmoid => S::ONE / (S::ONE + (-x).exp()),
             Self::Sign => sign(x),
             Self::Sin => x.unary(libm::sinf, libm::sin),
             Self::Sqrt => x.sqrt(),
             Self::Tanh => x.unary(libm::tanhf, libm::tanh),
         }
+    }
+
+    /// Applies the function to every element.
+    pub(crate) fn update<S: Scalar>(self, x: &mut [S]) {
+        macro_rules! each {
+            ($($f:ident)*) => {
+                match self {
+                    $(Self::$f => vectorized(|| x.iter_mut().for_each(|x| *x = Self::$f.real(*x))),)*
+                }
+            };
+        }
+        each!(Abs Ceil Cos Erf Exp Floor Log Neg Not Reciprocal Relu Round Sigmoid Sign Sin Sqrt Tanh);
     }
 
     fn integer(self, x: i64) -> i64 {
@@ -90,6 +103,7 @@ impl UnaryFn {
     }
 }
 
+#[inline(always)]
 fn sign<S: Scalar>(x: S) -> S {
     if x > S::ZERO {
         S::ONE
@@ -130,7 +144,9 @@ impl Operation for Unary {
             ));
         }
         Ok(with_float!(x, S => {
-            Tensor::new(shape, x.as_slice::<S>().iter().map(|&x| self.0.real(x)).collect())
+            let mut y = x.as_slice::<S>().to_vec();
+            self.0.update(&mut y);
+            Tensor::new(shape, y)
         }, else {
             let wide = x.to_i64().ok_or_else(|| OpError::Value("an integer beyond 2^63".into()))?;
             Tensor::from_i64(x.dtype(), shape, wide.into_iter().map(|x| self.0.integer(x)).collect())
