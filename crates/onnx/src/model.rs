@@ -83,7 +83,12 @@ struct Importer<'a> {
     options: &'a Options,
     graph: Graph,
     values: HashMap<String, Option<ValueId>>,
+    room: usize,
 }
+
+/// Elements of constants that any model may have computed at import, and a model with weights for each of them.
+const ROOM: usize = 1 << 25;
+const ROOM_PER_WEIGHT: usize = 16;
 
 impl<'a> Importer<'a> {
     fn open(bytes: Bytes, path: &Path, options: &'a Options) -> Result<Self, ImportError> {
@@ -125,6 +130,7 @@ impl<'a> Importer<'a> {
             folder: folder.into(),
             options,
             values: HashMap::new(),
+            room: ROOM,
             proto,
         })
     }
@@ -158,6 +164,7 @@ impl<'a> Importer<'a> {
             let fail = |e: String| ImportError::Model(format!("initialiser '{}': {e}", t.name));
             let tensor = tensor::read(t, Some(&self.folder)).map_err(fail)?;
             check_finite(&tensor).map_err(fail)?;
+            self.room += ROOM_PER_WEIGHT * tensor.len();
             let id = self.graph.constant(t.name.clone(), tensor);
             if self.values.insert(t.name.clone(), Some(id)).is_some() {
                 return Err(ImportError::Model(format!(
@@ -401,6 +408,7 @@ impl<'a> Importer<'a> {
             inputs,
             graph: &mut self.graph,
             name,
+            room: &mut self.room,
             fault: RefCell::default(),
         };
         let result = import(&mut node);

@@ -28,9 +28,6 @@ const KINDS: [&str; 9] = [
     "strings",
 ];
 
-/// Largest constant that is computed from smaller ones, in elements.
-const LARGEST_CONSTANT: usize = 1 << 26;
-
 /// What stands in the way of a node, as the end of a sentence.
 pub(crate) type Result<T> = std::result::Result<T, String>;
 
@@ -40,6 +37,8 @@ pub(crate) struct Node<'a> {
     pub(crate) inputs: Vec<Option<ValueId>>,
     pub(crate) graph: &'a mut Graph,
     pub(crate) name: &'a str,
+    /// How many more elements of constants may be computed.
+    pub(crate) room: &'a mut usize,
     /// The first attribute that was found to be of another type than its operator documents.
     pub(crate) fault: RefCell<Option<String>>,
 }
@@ -228,13 +227,7 @@ impl Node<'_> {
             .map(|&v| self.graph.as_const(v).map(|t| t.as_ref().clone()))
             .collect();
         if let Some(constants) = constants {
-            let given: usize = constants.iter().map(Tensor::len).sum();
-            if ty.elements() > LARGEST_CONSTANT.max(2 * given) {
-                return Err(format!(
-                    "it makes a constant of shape {:?}, which is too large",
-                    ty.shape
-                ));
-            }
+            self.take_room(&ty.shape)?;
             let result = op
                 .eval(&constants.iter().collect::<Vec<_>>())
                 .map_err(|e| e.to_string())?;
@@ -243,6 +236,15 @@ impl Node<'_> {
         self.graph
             .push(self.name, op, operands)
             .map_err(|e| e.to_string())
+    }
+
+    /// Accounts for a constant that is made here.
+    pub(crate) fn take_room(&mut self, shape: &[usize]) -> Result<()> {
+        let elements = shape.iter().product();
+        *self.room = self.room.checked_sub(elements).ok_or_else(|| {
+            format!("it makes a constant of shape {shape:?}, which is too large")
+        })?;
+        Ok(())
     }
 
     pub(crate) fn give(&mut self, tensor: Tensor) -> ValueId {

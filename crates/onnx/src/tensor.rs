@@ -64,7 +64,7 @@ fn raw_bits(onnx: i32) -> usize {
 }
 
 /// Largest tensor that is read, in elements.
-const LARGEST: usize = 1 << 34;
+const LARGEST: usize = 1 << 31;
 
 /// Extents of a tensor, checked.
 pub(crate) fn extents(dims: &[i64]) -> Result<Vec<usize>, String> {

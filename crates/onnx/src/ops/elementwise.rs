@@ -58,8 +58,11 @@ pub(crate) const OPERATORS: &[(&str, Import)] = &[
         }
         let x = n.input(0)?;
         let shape = n.shape(x);
-        let mask = Tensor::new(shape.clone(), vec![true; shape.iter().product()]);
-        Ok(vec![x, n.give(mask)])
+        if n.proto.output.get(1).is_none_or(|o| o.is_empty()) {
+            return Ok(vec![x]);
+        }
+        let kept = n.give(Tensor::scalar(true));
+        Ok(vec![x, n.broadcast(kept, shape)?])
     }),
     ("Cast", |n| {
         let to = i32::try_from(n.int("to", 0)).unwrap_or(0);

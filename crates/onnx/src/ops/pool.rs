@@ -1,7 +1,7 @@
 //! Pooling: channels last inside, between two transpositions.
 
-use lowbit_ir::ValueId;
-use lowbit_ir::ops::{BinaryFn, Pool, PoolKind, ReduceFn};
+use lowbit_ir::ops::{BinaryFn, Pad, PadMode, Pool, PoolKind, ReduceFn, Select, Slice};
+use lowbit_ir::{Tensor, ValueId};
 
 use super::Import;
 use super::conv::{channels_last, channels_second};
@@ -28,12 +28,6 @@ fn global(n: &mut Node<'_>, f: ReduceFn) -> Result<Vec<ValueId>> {
 }
 
 fn pool(n: &mut Node<'_>, max: bool) -> Result<Vec<ValueId>> {
-    if n.proto.output.len() > 1 && !n.proto.output[1].is_empty() {
-        return Err("its second output, the indices, is not supported".into());
-    }
-    if n.int("storage_order", 0) != 0 {
-        return Err("attribute 'storage_order' must be 0".into());
-    }
     let x = n.input(0)?;
     let size = spatial(&n.shape(x))?;
     let kernel = n
@@ -57,8 +51,72 @@ fn pool(n: &mut Node<'_>, max: bool) -> Result<Vec<ValueId>> {
         pad: window.pad,
     };
     let x = channels_last(n, x)?;
-    let y = n.push(op, &[x])?;
-    Ok(vec![channels_second(n, y, size.len())?])
+    let y = n.push(op.clone(), &[x])?;
+    let mut outputs = vec![channels_second(n, y, size.len())?];
+    if n.proto.output.get(1).is_some_and(|o| !o.is_empty()) {
+        let places = places(n, x, y, &op)?;
+        outputs.push(channels_second(n, places, size.len())?);
+    }
+    Ok(outputs)
+}
+
+/// Where each maximum stands in the operand `[N, C, …]`, flattened: the first tap of its window that equals it.
+fn places(n: &mut Node<'_>, x: ValueId, y: ValueId, op: &Pool) -> Result<ValueId> {
+    let shape = n.shape(x);
+    let lowest = n.ty(x).dtype.integer_range();
+    let lowest = n.number(lowest.map_or(f64::NEG_INFINITY, |(lo, _)| lo as f64), x);
+    n.take_room(&shape)?;
+    let all = numbered(&shape, n.int("storage_order", 0) != 0);
+    let all = n.give(all);
+    let none = n.number(0.0, all);
+    let (x, all) = (padded(n, x, lowest, op)?, padded(n, all, none, op)?);
+    let len = n.shape(y);
+    let [kh, kw] = op.kernel;
+    let mut found = None;
+    for tap in (0..kh * kw).rev() {
+        let slice = Slice {
+            start: vec![0, tap / kw * op.dilation[0], tap % kw * op.dilation[1], 0],
+            len: len.clone(),
+            step: vec![1, op.stride[0] as isize, op.stride[1] as isize, 1],
+        };
+        let places = n.push(slice.clone(), &[all])?;
+        found = Some(match found {
+            None => places,
+            Some(later) => {
+                let seen = n.push(slice, &[x])?;
+                let equal = n.binary(BinaryFn::Equal, seen, y)?;
+                n.push(Select, &[equal, places, later])?
+            }
+        });
+    }
+    found.ok_or_else(|| "its kernel is empty".into())
+}
+
+/// Index of each element of `[N, H, W, C]` where it stood as `[N, C, H, W]`, or as `[N, C, W, H]`.
+fn numbered(shape: &[usize], columns_first: bool) -> Tensor {
+    let &[n, h, w, c] = shape else {
+        unreachable!("channels are last of four axes")
+    };
+    let index = |i: usize| {
+        let (channel, column, row, image) = (i % c, i / c % w, i / c / w % h, i / c / w / h);
+        let inner = match columns_first {
+            true => column * h + row,
+            false => row * w + column,
+        };
+        ((image * c + channel) * h * w + inner) as i64
+    };
+    Tensor::new(shape, (0..n * h * w * c).map(index).collect())
+}
+
+fn padded(n: &mut Node<'_>, x: ValueId, value: ValueId, op: &Pool) -> Result<ValueId> {
+    let side = |s: usize| vec![0, op.pad[0][s] as isize, op.pad[1][s] as isize, 0];
+    let pad = Pad {
+        low: side(0),
+        high: side(1),
+        interior: vec![0; 4],
+        mode: PadMode::Constant,
+    };
+    n.push(pad, &[x, value])
 }
 
 /// Pads after the end so that a last, incomplete window counts where it starts inside the tensor or its front padding.
