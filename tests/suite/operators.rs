@@ -39,13 +39,20 @@ fn is_claimed(model: &Path) -> bool {
     !nodes.is_empty() && nodes.iter().all(known)
 }
 
-fn tensors(set: &Path, kind: &str) -> Result<Vec<Tensor>, String> {
+const BFLOAT16: i32 = 16;
+
+/// Tensors of a data set. The package stores what is declared to be bfloat16 as codes of 16 bits.
+fn tensors(set: &Path, kind: &str, declared: &[i32]) -> Result<Vec<Tensor>, String> {
     let paths = (0..).map(|i| set.join(format!("{kind}_{i}.pb")));
     paths
         .take_while(|p| p.exists())
-        .map(|p| {
+        .enumerate()
+        .map(|(i, p)| {
             let bytes = Bytes::from(std::fs::read(&p).map_err(|e| e.to_string())?);
-            let tensor = proto::Tensor::decode(bytes).map_err(|e| e.to_string())?;
+            let mut tensor = proto::Tensor::decode(bytes).map_err(|e| e.to_string())?;
+            if declared.get(i) == Some(&BFLOAT16) {
+                tensor.data_type = BFLOAT16;
+            }
             read_tensor(&tensor).map_err(|e| format!("{}: {e}", p.display()))
         })
         .collect()
@@ -67,17 +74,24 @@ fn compare(found: &Tensor, wanted: &Tensor) -> Result<(), String> {
     })
 }
 
+fn codes(values: &[proto::ValueInfo]) -> Vec<i32> {
+    let code = |v: &proto::ValueInfo| {
+        let tensor = v.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+        tensor.map_or(0, |t| t.elem_type)
+    };
+    values.iter().map(code).collect()
+}
+
 /// Runs one data set with the inputs from `free` on as constants.
 fn attempt(model: &Path, set: &Path, free: usize) -> Result<(), String> {
     let bytes = Bytes::from(std::fs::read(model).map_err(|e| e.to_string())?);
     let decoded = proto::Model::decode(bytes.clone()).map_err(|e| e.to_string())?;
-    let names = decoded
-        .graph
-        .unwrap_or_default()
-        .input
-        .into_iter()
-        .map(|i| i.name);
-    let (inputs, wanted) = (tensors(set, "input")?, tensors(set, "output")?);
+    let graph = decoded.graph.unwrap_or_default();
+    let (inputs, wanted) = (
+        tensors(set, "input", &codes(&graph.input))?,
+        tensors(set, "output", &codes(&graph.output))?,
+    );
+    let names = graph.input.into_iter().map(|i| i.name);
     let options = Options {
         constants: names.zip(inputs.iter().cloned()).skip(free).collect(),
         ..Options::default()

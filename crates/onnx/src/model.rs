@@ -83,6 +83,7 @@ struct Importer<'a> {
     options: &'a Options,
     graph: Graph,
     values: HashMap<String, Option<ValueId>>,
+    codes: HashMap<String, i32>,
     room: usize,
 }
 
@@ -130,6 +131,7 @@ impl<'a> Importer<'a> {
             folder: folder.into(),
             options,
             values: HashMap::new(),
+            codes: codes(&proto),
             room: ROOM,
             proto,
         })
@@ -405,6 +407,7 @@ impl<'a> Importer<'a> {
         let mut node = Node {
             proto,
             opset: self.opset,
+            codes: &self.codes,
             inputs,
             graph: &mut self.graph,
             name,
@@ -439,6 +442,17 @@ impl<'a> Importer<'a> {
             producer: self.producer,
         })
     }
+}
+
+/// ONNX's element types of inputs and initialisers by name.
+fn codes(graph: &proto::Graph) -> HashMap<String, i32> {
+    let code = |i: &proto::ValueInfo| {
+        let tensor = i.r#type.as_ref()?.tensor_type.as_ref()?;
+        Some((i.name.clone(), tensor.elem_type))
+    };
+    let weights = graph.initializer.iter();
+    let weights = weights.map(|t| (t.name.clone(), t.data_type));
+    graph.input.iter().filter_map(code).chain(weights).collect()
 }
 
 /// Weights are finite; a lone infinity is a bound or a mask.

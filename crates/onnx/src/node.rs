@@ -1,6 +1,7 @@
 //! What an operator's importer sees: a node's attributes and operands, and the graph under construction.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use lowbit_ir::ops::{
     Binary, BinaryFn, Broadcast, Cast, Reduce, ReduceFn, Reshape, Slice, Transpose, Unary, UnaryFn,
@@ -34,6 +35,8 @@ pub(crate) type Result<T> = std::result::Result<T, String>;
 pub(crate) struct Node<'a> {
     pub(crate) proto: &'a proto::Node,
     pub(crate) opset: i64,
+    /// ONNX's element types of inputs and initialisers by name.
+    pub(crate) codes: &'a HashMap<String, i32>,
     pub(crate) inputs: Vec<Option<ValueId>>,
     pub(crate) graph: &'a mut Graph,
     pub(crate) name: &'a str,
@@ -151,6 +154,11 @@ impl Node<'_> {
             .ok_or_else(|| format!("attribute '{name}' is {given}, expected 1 to 2^20"))
     }
 
+    /// ONNX's element type of an operand that is an input or an initialiser.
+    pub(crate) fn code(&self, i: usize) -> Option<i32> {
+        self.codes.get(self.proto.input.get(i)?).copied()
+    }
+
     /// A required operand.
     pub(crate) fn input(&self, i: usize) -> Result<ValueId> {
         self.optional(i)
@@ -241,9 +249,10 @@ impl Node<'_> {
     /// Accounts for a constant that is made here.
     pub(crate) fn take_room(&mut self, shape: &[usize]) -> Result<()> {
         let elements = shape.iter().product();
-        *self.room = self.room.checked_sub(elements).ok_or_else(|| {
-            format!("it makes a constant of shape {shape:?}, which is too large")
-        })?;
+        *self.room = self
+            .room
+            .checked_sub(elements)
+            .ok_or_else(|| format!("it makes a constant of shape {shape:?}, which is too large"))?;
         Ok(())
     }
 

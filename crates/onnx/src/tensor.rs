@@ -51,6 +51,15 @@ pub(crate) fn dtype(onnx: i32) -> Result<DType, String> {
     })
 }
 
+/// The range of integers of 4 bits.
+pub(crate) fn nibble(onnx: i32) -> Option<(i128, i128)> {
+    match onnx {
+        code::INT4 => Some((-8, 7)),
+        code::UINT4 => Some((0, 15)),
+        _ => None,
+    }
+}
+
 /// Bits that an element takes in raw data.
 fn raw_bits(onnx: i32) -> usize {
     match onnx {

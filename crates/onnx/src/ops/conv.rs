@@ -148,13 +148,10 @@ impl Transposed {
             };
             let [begin, end] = match target {
                 Some(target) => {
-                    let total = full - target;
-                    let less = total.div_euclid(2);
-                    if auto == "SAME_LOWER" {
-                        [total - less, less]
-                    } else {
-                        [less, total - less]
-                    }
+                    let less = (full - target).max(0) / 2;
+                    let more = (full - target - less).max(0);
+                    let begin = if auto == "SAME_UPPER" { less } else { more };
+                    [begin, full - target - begin]
                 }
                 None => [pads[a], pads[axes + a]],
             };

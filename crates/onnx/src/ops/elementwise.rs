@@ -67,6 +67,7 @@ pub(crate) const OPERATORS: &[(&str, Import)] = &[
     ("Cast", |n| {
         let to = i32::try_from(n.int("to", 0)).unwrap_or(0);
         let x = n.input(0)?;
+        let x = saturated(n, x, to)?;
         let x = n.cast(x, tensor::dtype(to)?)?;
         Ok(vec![narrow(n, x, to)?])
     }),
@@ -76,6 +77,17 @@ pub(crate) const OPERATORS: &[(&str, Import)] = &[
         Ok(vec![n.cast(x, to)?])
     }),
 ];
+
+/// Floats clamped to the range of an integer of 4 bits.
+fn saturated(n: &mut Node<'_>, x: ValueId, to: i32) -> Result<ValueId> {
+    match tensor::nibble(to).filter(|_| n.ty(x).dtype.is_float()) {
+        Some((lo, hi)) => {
+            let x = n.with(BinaryFn::Max, x, lo as f64)?;
+            n.with(BinaryFn::Min, x, hi as f64)
+        }
+        None => Ok(x),
+    }
+}
 
 /// Rounds constants to a float narrower than `f32`. What is computed at run time stays as exact as `f32`.
 fn narrow(n: &mut Node<'_>, x: ValueId, to: i32) -> Result<ValueId> {

@@ -1,10 +1,11 @@
 //! Quantisation nodes of models that were trained or prepared with them.
 
-use lowbit_ir::ops::{BinaryFn, UnaryFn};
-use lowbit_ir::{DType, ValueId};
+use lowbit_ir::ops::{BinaryFn, Gather, UnaryFn};
+use lowbit_ir::{DType, Tensor, ValueId};
 
 use super::Import;
 use crate::node::{Node, Result};
+use crate::tensor;
 
 pub(crate) const OPERATORS: &[(&str, Import)] = &[
     ("QuantizeLinear", quantize),
@@ -14,24 +15,27 @@ pub(crate) const OPERATORS: &[(&str, Import)] = &[
 /// `clamp(round(x / scale) + zero_point)`.
 fn quantize(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
     let (x, scale) = (n.input(0)?, n.input(1)?);
-    let to = match n.optional(2) {
-        Some(z) => n.ty(z).dtype,
-        None => match n.int("output_dtype", 0) {
-            0 => DType::U8,
-            code => crate::tensor::dtype(code as i32)?,
-        },
+    let code = match n.int("output_dtype", 0) as i32 {
+        0 => n.code(2),
+        code => Some(code),
     };
-    let (lo, hi) = to
-        .integer_range()
+    let to = match (n.optional(2), code) {
+        (Some(z), _) => n.ty(z).dtype,
+        (None, Some(code)) => tensor::dtype(code)?,
+        (None, None) => DType::U8,
+    };
+    let (lo, hi) = code
+        .and_then(tensor::nibble)
+        .or_else(|| to.integer_range())
         .ok_or("quantising to floats of 8 bits is not supported")?;
-    let rank = n.rank(x);
+    let shape = n.shape(x);
     let x = n.cast(x, DType::F32)?;
-    let scale = along(n, scale, rank)?;
+    let scale = along(n, scale, &shape)?;
     let v = n.binary(BinaryFn::Div, x, scale)?;
     let mut v = n.unary(UnaryFn::Round, v)?;
     if let Some(z) = n.optional(2) {
         let z = n.cast(z, DType::F32)?;
-        let z = along(n, z, rank)?;
+        let z = along(n, z, &shape)?;
         v = n.binary(BinaryFn::Add, v, z)?;
     }
     let v = n.with(BinaryFn::Max, v, lo as f64)?;
@@ -42,23 +46,27 @@ fn quantize(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
 /// `(x − zero_point) · scale`.
 fn dequantize(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
     let (x, scale) = (n.input(0)?, n.input(1)?);
-    let rank = n.rank(x);
+    let shape = n.shape(x);
     let mut v = n.cast(x, DType::F32)?;
     if let Some(z) = n.optional(2) {
         let z = n.cast(z, DType::F32)?;
-        let z = along(n, z, rank)?;
+        let z = along(n, z, &shape)?;
         v = n.binary(BinaryFn::Sub, v, z)?;
     }
-    let scale = along(n, scale, rank)?;
+    let scale = along(n, scale, &shape)?;
     Ok(vec![n.binary(BinaryFn::Mul, v, scale)?])
 }
 
-/// A scale or zero-point by channel, shaped to broadcast along its axis.
-fn along(n: &mut Node<'_>, v: ValueId, rank: usize) -> Result<ValueId> {
+/// A scale or zero-point by channel or block, shaped to broadcast to `shape` along its axis.
+fn along(n: &mut Node<'_>, v: ValueId, shape: &[usize]) -> Result<ValueId> {
+    let (v, rank) = (n.cast(v, DType::F32)?, shape.len());
     if n.int("block_size", 0) != 0 {
-        return Err("scales by block are not supported".into());
+        let block = n.count("block_size")?;
+        let axis = n.axis(n.int("axis", 1), rank)?;
+        let indices: Vec<i64> = (0..shape[axis]).map(|i| (i / block) as i64).collect();
+        let indices = n.give(Tensor::new([indices.len()], indices));
+        return n.push(Gather { axis }, &[v, indices]);
     }
-    let v = n.cast(v, DType::F32)?;
     let count = n.ty(v).elements();
     if n.rank(v) == 0 || count == 1 {
         return n.reshape(v, Vec::new());

@@ -1,7 +1,7 @@
 //! Reductions over axes.
 
-use lowbit_ir::ValueId;
 use lowbit_ir::ops::{BinaryFn, ReduceFn, UnaryFn};
+use lowbit_ir::{DType, ValueId};
 
 use super::Import;
 use crate::node::{Node, Result};
@@ -11,10 +11,10 @@ pub(crate) const OPERATORS: &[(&str, Import)] = &[
         reduce(n, 18, |n, x, r| r.apply(n, ReduceFn::Mean, x))
     }),
     ("ReduceMax", |n| {
-        reduce(n, 18, |n, x, r| r.apply(n, ReduceFn::Max, x))
+        reduce(n, 18, |n, x, r| r.extremum(n, ReduceFn::Max, x))
     }),
     ("ReduceMin", |n| {
-        reduce(n, 18, |n, x, r| r.apply(n, ReduceFn::Min, x))
+        reduce(n, 18, |n, x, r| r.extremum(n, ReduceFn::Min, x))
     }),
     ("ReduceSum", |n| {
         reduce(n, 13, |n, x, r| r.apply(n, ReduceFn::Sum, x))
@@ -48,6 +48,32 @@ struct Over {
 impl Over {
     fn apply(&self, n: &mut Node<'_>, f: ReduceFn, x: ValueId) -> Result<ValueId> {
         n.reduce(f, x, self.axes.clone(), self.keep)
+    }
+
+    /// A maximum or minimum: of booleans as of 0 and 1, of nothing the end of the type's range.
+    fn extremum(&self, n: &mut Node<'_>, f: ReduceFn, x: ValueId) -> Result<ValueId> {
+        let dtype = n.ty(x).dtype;
+        if dtype == DType::Bool {
+            let x = n.cast(x, DType::U8)?;
+            let y = self.extremum(n, f, x)?;
+            return n.cast(y, DType::Bool);
+        }
+        let shape = n.shape(x);
+        if self.axes.iter().all(|&a| shape[a] > 0) {
+            return self.apply(n, f, x);
+        }
+        let ends = dtype.integer_range();
+        let (lo, hi) = ends.map_or((f64::NEG_INFINITY, f64::INFINITY), |(lo, hi)| {
+            (lo as f64, hi as f64)
+        });
+        let end = n.number(if f == ReduceFn::Max { lo } else { hi }, x);
+        let kept = shape.iter().enumerate();
+        let kept = kept.filter_map(|(a, &d)| match self.axes.contains(&a) {
+            true => self.keep.then_some(1),
+            false => Some(d),
+        });
+        let kept = kept.collect();
+        n.broadcast(end, kept)
     }
 }
 

@@ -39,9 +39,7 @@ fn resize(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
         let axes = by_scales(&own, &scales)?;
         return apply(n, x, &axes, &mode, "asymmetric", "floor");
     }
-    if n.string("keep_aspect_ratio_policy", "stretch") != "stretch" {
-        return Err("only attribute 'keep_aspect_ratio_policy' = stretch is supported".into());
-    }
+    let policy = n.string("keep_aspect_ratio_policy", "stretch");
     let coordinates = n.string("coordinate_transformation_mode", "half_pixel");
     let named = n.ints("axes");
     let targets: Vec<usize> = match named {
@@ -80,22 +78,28 @@ fn resize(n: &mut Node<'_>) -> Result<Vec<ValueId>> {
             targets.len()
         ));
     }
+    let ratios = targets.iter().zip(&values).map(|(&a, v)| v / own[a] as f64);
+    let common = match policy.as_str() {
+        _ if sizes.is_none() => None,
+        "stretch" => None,
+        "not_larger" => ratios.reduce(f64::min),
+        "not_smaller" => ratios.reduce(f64::max),
+        other => {
+            return Err(format!("attribute 'keep_aspect_ratio_policy' is '{other}'"));
+        }
+    };
     for (&a, &value) in targets.iter().zip(&values) {
-        let from = own[a];
-        axes[a] = if sizes.is_some() {
-            extent(value)?;
-            Axis {
-                from,
-                to: value as usize,
-                scale: value / from as f64,
-            }
-        } else {
-            extent(value * from as f64)?;
-            Axis {
-                from,
-                to: (value * from as f64).floor() as usize,
-                scale: value,
-            }
+        let from = own[a] as f64;
+        let (to, scale) = match common {
+            Some(scale) => ((scale * from + 0.5).floor(), scale),
+            None if sizes.is_some() => (value, value / from),
+            None => ((value * from).floor(), value),
+        };
+        extent(to)?;
+        axes[a] = Axis {
+            from: own[a],
+            to: to as usize,
+            scale,
         };
     }
     let nearest = n.string("nearest_mode", "round_prefer_floor");

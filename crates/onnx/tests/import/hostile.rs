@@ -67,7 +67,7 @@ fn structure_is_checked() {
 #[test]
 fn dimensions_are_checked() {
     for (dims, word) in [
-        (vec![1, -2, 4, 4], "unknown"),
+        (vec![1, -2, 4, 4], "negative"),
         (vec![1, 1 << 62, 4, 4], "too large"),
         (vec![1, 1 << 31, 1 << 31, 1 << 31], "too large"),
         (vec![1, i64::MAX, i64::MAX, i64::MAX], "too large"),
