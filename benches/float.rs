@@ -72,6 +72,8 @@ fn main() {
         let answer = answers.next().expect("Python answers").expect("in text");
         theirs.push(answer.parse::<f64>().expect("with a number"));
     }
+    drop(ask);
+    oracle.wait().expect("Python ends");
     let ratio = |x: &[f64]| median(x.iter().zip(&theirs).map(|(a, b)| a / b).collect());
     let cores = rayon::current_num_threads();
     println!("medians of {ROUNDS} interleaved rounds, ms a sample, ratio to onnxruntime");
