@@ -66,7 +66,7 @@ pub(crate) struct Args {
     #[arg(long, value_parser = eval_limit)]
     eval: Option<usize>,
     /// Threads that the compiler uses; all cores where it is not given.
-    #[arg(long)]
+    #[arg(long, value_parser = numbers::threads)]
     jobs: Option<usize>,
     /// Make everything anew: neither read nor write the cache.
     #[arg(long)]
@@ -164,6 +164,7 @@ impl Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let options = args.options()?;
+    lowbit::check_folder(&args.output)?;
     let progress = Stderr::new();
     let work = || lowbit::compile(&options, &progress);
     let compiled = match args.jobs {

@@ -6,6 +6,7 @@ mod check;
 mod compile;
 mod eval;
 mod inspect;
+mod interrupt;
 mod numbers;
 mod output;
 mod progress;
@@ -46,6 +47,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    interrupt::leave_files_whole();
     let result = match &cli.command {
         Command::Compile(args) => compile::run(args),
         Command::Check(args) => check::run(args),
@@ -60,7 +62,7 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lowbit: {error}");
+            eprintln!("lowbit: {}", error.to_string().trim_end());
             if let (Error::Infeasible(message), Command::Compile(args)) = (&error, &cli.command) {
                 args.print_infeasible(message);
             }

@@ -30,6 +30,14 @@ pub(crate) fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
     }
 }
 
+/// At least one.
+pub(crate) fn threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=1024) => Ok(n),
+        _ => Err(format!("'{text}' is no number from 1 to 1024")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,25 +1,60 @@
+use std::collections::HashSet;
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Progress on standard error: a bar on a terminal, a line a stage elsewhere.
+/// Least time between two plain lines of one stage.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Progress on standard error: a bar on a terminal; elsewhere a line where a stage begins, and one now and then in a long
+/// one. `LOWBIT_QUIET` leaves all of it out but notes.
 pub(crate) struct Stderr {
     bar: Option<ProgressBar>,
-    stage: Mutex<String>,
+    plain: Mutex<Plain>,
     quiet: bool,
+}
+
+struct Plain {
+    seen: HashSet<String>,
+    last: Instant,
+}
+
+impl Plain {
+    /// The line to print, if there is one to print now.
+    fn line(&mut self, stage: &str, done: usize, total: usize) -> Option<String> {
+        let is_new = !self.seen.contains(stage);
+        if !is_new && self.last.elapsed() < PAUSE {
+            return None;
+        }
+        if is_new {
+            self.seen.insert(stage.into());
+        }
+        self.last = Instant::now();
+        Some(match total {
+            0 => stage.into(),
+            _ if done == 0 => format!("{stage} ({total})"),
+            _ => format!("{stage} ({done} of {total})"),
+        })
+    }
 }
 
 impl Stderr {
     pub(crate) fn new() -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let style = ProgressStyle::with_template("{msg:16} {bar:32} {pos}/{len} {eta}");
-            ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        let quiet = std::env::var_os("LOWBIT_QUIET").is_some();
+        let bar = (!quiet && std::io::stderr().is_terminal()).then(|| {
+            let bar = ProgressBar::new_spinner().with_style(style(0));
+            bar.enable_steady_tick(Duration::from_millis(100));
+            bar
         });
         Self {
             bar,
-            stage: Mutex::new(String::new()),
-            quiet: std::env::var_os("LOWBIT_QUIET").is_some(),
+            plain: Mutex::new(Plain {
+                seen: HashSet::new(),
+                last: Instant::now(),
+            }),
+            quiet,
         }
     }
 
@@ -31,27 +66,39 @@ impl Stderr {
     }
 }
 
+/// A stage whose extent is not known has no bar to show.
+fn style(total: usize) -> ProgressStyle {
+    let template = match total {
+        0 => "{spinner:.cyan} {msg:18} {elapsed:.dim}",
+        _ => "{spinner:.cyan} {msg:18} {bar:32.cyan/dim} {pos}/{len}  {eta:.dim}",
+    };
+    let style = ProgressStyle::with_template(template);
+    style
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
+}
+
 impl lowbit::Progress for Stderr {
     fn step(&self, stage: &str, done: usize, total: usize) {
         if let Some(bar) = &self.bar {
-            bar.set_message(stage.to_string());
+            if bar.message() != stage {
+                bar.set_style(style(total));
+                bar.set_message(stage.to_string());
+                bar.reset_eta();
+            }
             bar.set_length(total.max(1) as u64);
             bar.set_position(done as u64);
-            return;
-        }
-        let mut last = self
-            .stage
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if *last != stage && !self.quiet {
-            eprintln!("lowbit: {stage}");
-            *last = stage.into();
+        } else if !self.quiet {
+            let mut plain = self.plain.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(line) = plain.line(stage, done, total) {
+                eprintln!("lowbit: {line}");
+            }
         }
     }
 
     fn note(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(format!("lowbit: note: {text}")),
+            Some(bar) => bar.suspend(|| eprintln!("lowbit: note: {text}")),
             None => eprintln!("lowbit: note: {text}"),
         }
     }
@@ -60,5 +107,31 @@ impl lowbit::Progress for Stderr {
 impl Drop for Stderr {
     fn drop(&mut self) {
         self.done();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_lines_are_sparse() {
+        let mut plain = Plain {
+            seen: HashSet::new(),
+            last: Instant::now(),
+        };
+        let lines: Vec<String> = (0..1000)
+            .flat_map(|i| {
+                [
+                    plain.line("one", i, 1000),
+                    plain.line("other", 0, 0),
+                    plain.line("one", i + 1, 1000),
+                ]
+            })
+            .flatten()
+            .collect();
+        assert_eq!(lines, ["one (1000)", "other"]);
+        plain.last -= PAUSE;
+        assert_eq!(plain.line("one", 5, 1000).unwrap(), "one (5 of 1000)");
     }
 }

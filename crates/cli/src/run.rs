@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use lowbit::Error;
 
 use crate::numbers;
-use crate::output::line;
+use crate::output::{json, line};
 
 /// Run a model or a compiled object on given inputs.
 #[derive(clap::Args)]
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Shape of an input whose axes are unknown.
     #[arg(long, value_parser = numbers::shape, value_name = "[NAME=]1x3x224x224")]
     shape: Vec<(String, Vec<usize>)>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 fn named(text: &str) -> Result<(String, PathBuf), String> {
@@ -37,14 +40,19 @@ fn named(text: &str) -> Result<(String, PathBuf), String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
-    for file in lowbit::run(
+    let files = lowbit::run(
         &args.path,
         &args.input,
         &args.shape,
         &args.output,
         args.codes,
-    )? {
-        line(&format!("wrote {}", file.display()));
+    )?;
+    if args.json {
+        json(&serde_json::json!({ "files": files }));
+    } else {
+        files
+            .iter()
+            .for_each(|f| line(&format!("wrote {}", f.display())));
     }
     Ok(())
 }

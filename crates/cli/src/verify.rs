@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         return Ok(());
     }
     let place = v.first_difference.map_or(String::new(), |p| {
-        format!("; the first layer that differs is {p}")
+        format!(": the first difference is in {p}")
     });
     Err(Error::Mismatch(format!(
         "{} does not hold what it promises{place}",

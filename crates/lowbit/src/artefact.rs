@@ -1,11 +1,12 @@
 //! What lies in an output folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use lowbit_report::{Plan, Report, read_report, report_page, to_json};
 
 use crate::Error;
 use crate::header::header;
+use crate::whole::fill_folder;
 
 /// The files of a compiled model.
 pub struct Artefact {
@@ -21,8 +22,26 @@ impl Artefact {
     /// # Errors
     /// It holds no report, or not the object that the report describes.
     pub fn open(folder: &Path) -> Result<Self, Error> {
+        let artefact = Self::open_unchecked(folder)?;
+        if !artefact.is_whole() {
+            return Err(Error::Other(format!(
+                "{}.o in {} is not the object that report.json describes; compile the model again",
+                artefact.report.model.name,
+                folder.display()
+            )));
+        }
+        Ok(artefact)
+    }
+
+    /// Reads a folder without holding the object against the report's digest.
+    pub(crate) fn open_unchecked(folder: &Path) -> Result<Self, Error> {
         let path = folder.join("report.json");
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::file("read", &path, e))?;
+        let text = std::fs::read_to_string(&path).map_err(|e| {
+            Error::Other(format!(
+                "{} is no folder that lowbit compile wrote: cannot read its report.json: {e}",
+                folder.display()
+            ))
+        })?;
         let report = read_report(&text).map_err(|e| {
             Error::Other(format!(
                 "{} is no report of this version: {e}; compile the model again",
@@ -31,13 +50,12 @@ impl Artefact {
         })?;
         let path = folder.join(format!("{}.o", report.model.name));
         let object = std::fs::read(&path).map_err(|e| Error::file("read", &path, e))?;
-        if crate::model::sha256(&object) != report.reproduce.object_sha256 {
-            return Err(Error::Other(format!(
-                "{} is not the object that report.json describes; compile the model again",
-                path.display()
-            )));
-        }
         Ok(Self { object, report })
+    }
+
+    /// Whether the object is the one that the report describes.
+    pub(crate) fn is_whole(&self) -> bool {
+        crate::model::sha256(&self.object) == self.report.reproduce.object_sha256
     }
 
     /// Writes all files beside their places, then renames them: a failure leaves what was there before.
@@ -45,7 +63,6 @@ impl Artefact {
     /// # Errors
     /// The folder cannot be made or written.
     pub fn write(&self, folder: &Path, plan: &Plan) -> Result<(), Error> {
-        std::fs::create_dir_all(folder).map_err(|e| Error::file("create", folder, e))?;
         let name = &self.report.model.name;
         let files = [
             (format!("{name}.o"), self.object.clone()),
@@ -54,22 +71,14 @@ impl Artefact {
             ("report.json".into(), to_json(&self.report).into_bytes()),
             ("report.html".into(), report_page(&self.report).into_bytes()),
         ];
-        let beside = tempfile::Builder::new()
-            .prefix(".lowbit-")
-            .tempdir_in(folder)
-            .map_err(|e| Error::file("write into", folder, e))?;
-        let staged: Result<Vec<(PathBuf, PathBuf)>, Error> = files
-            .iter()
-            .map(|(file, bytes)| {
-                let path = beside.path().join(file);
-                std::fs::write(&path, bytes)
-                    .map_err(|e| Error::file("write", &folder.join(file), e))?;
-                Ok((path, folder.join(file)))
-            })
-            .collect();
-        for (from, to) in staged? {
-            std::fs::rename(&from, &to).map_err(|e| Error::file("write", &to, e))?;
-        }
+        fill_folder(folder, |beside| {
+            let write = |(file, bytes): (String, Vec<u8>)| {
+                std::fs::write(beside.join(&file), bytes)
+                    .map_err(|e| Error::file("write", &folder.join(&file), e))?;
+                Ok(file)
+            };
+            files.into_iter().map(write).collect()
+        })?;
         Ok(())
     }
 }

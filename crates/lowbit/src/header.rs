@@ -64,7 +64,7 @@ pub fn header(report: &Report) -> String {
 
 fn port_macros(text: &mut String, prefix: &str, port: &Port) {
     let shape: Vec<String> = port.shape.iter().map(ToString::to_string).collect();
-    let escaped = port.name.replace('\\', "\\\\").replace('"', "\\\"");
+    let escaped = c_string(&port.name);
     let _ = write!(
         text,
         "\n#define {prefix}_NAME \"{escaped}\"\n#define {prefix}_SHAPE {{{}}}\n#define {prefix}_ELEMENTS {}\n\
@@ -76,6 +76,17 @@ fn port_macros(text: &mut String, prefix: &str, port: &Port) {
         float(port.scale),
         port.zero_point,
     );
+}
+
+/// The inside of a C string literal: what is not plain ASCII, or could end the literal or begin a trigraph, in octal.
+fn c_string(text: &str) -> String {
+    let plain = |b: u8| (b' '..=b'~').contains(&b) && !b"\"\\?".contains(&b);
+    text.bytes()
+        .map(|b| match plain(b) {
+            true => char::from(b).to_string(),
+            false => format!("\\{b:03o}"),
+        })
+        .collect()
 }
 
 /// A scale as a C literal; scales are exact in `float`.
@@ -98,7 +109,7 @@ fn helpers(text: &mut String, report: &Report, upper: &str) {
             "{inline} void {name}_quantize_input{k}(const float *real, {ty} *codes)\n{{\n    long i;\n    \
              for (i = 0; i < (long){p}_ELEMENTS; i++) {{\n        \
              double x = (double)real[i] / (double){p}_SCALE + 0.5;\n        \
-             long q = x >= 256.0 ? 256 : x <= -256.0 ? -256 : (long)x;\n        \
+             long q = x >= 256.0 ? 256 : x > -256.0 ? (long)x : -256;\n        \
              if ((double)q > x) q--;\n        q += {p}_ZERO_POINT;\n        \
              codes[i] = ({ty})(q < 0 ? 0 : q > 255 ? 255 : q);\n    }}\n}}\n",
             ty = c_type(port),

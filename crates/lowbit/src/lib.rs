@@ -24,6 +24,7 @@ mod targets;
 mod timeline;
 mod tune;
 mod verify;
+mod whole;
 
 pub use artefact::{Artefact, is_artefact, object_name};
 pub use bench::{Bench, LayerTime, bench};
@@ -48,6 +49,7 @@ pub use sensitivity::{SensitivityOptions, sensitivity, sensitivity_of};
 pub use targets::{Level, targets};
 pub use tune::{read_latency_table, tune, tune_folder};
 pub use verify::{Verification, verify};
+pub use whole::{check_folder, writing};
 
 /// Runs work on a number of threads.
 ///

@@ -11,6 +11,7 @@ use crate::Error;
 use crate::artefact::{Artefact, is_artefact};
 use crate::model::{Model, Shapes, tensor};
 use crate::object::{Runner, codes, decode, element_bytes, encode, port_bytes};
+use crate::whole::fill_folder;
 
 /// Inputs by name (`""` for the only or next one) and file.
 pub type Inputs = Vec<(String, PathBuf)>;
@@ -258,28 +259,34 @@ fn write(
     runs: &[Vec<Vec<f64>>],
     save: impl Fn(&Path, &[usize], &[f64]) -> Result<(), Error>,
 ) -> Result<Vec<PathBuf>, Error> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::file("create", folder, e))?;
-    let mut files = Vec::new();
-    for (k, (name, shape)) in ports.iter().enumerate() {
-        let file: String = name
-            .chars()
-            .map(|c| {
-                if c.is_alphanumeric() || "-_.".contains(c) {
-                    c
-                } else {
-                    '_'
-                }
+    fill_folder(folder, |beside| {
+        ports
+            .iter()
+            .enumerate()
+            .map(|(k, (name, shape))| {
+                let file = format!("{}.npy", file_name(name));
+                let all: Vec<f64> = runs.iter().flat_map(|r| r[k].iter().copied()).collect();
+                save(&beside.join(&file), &stacked(runs.len(), shape), &all)?;
+                Ok(file)
             })
-            .collect();
-        let path = folder.join(format!("{file}.npy"));
-        let all: Vec<f64> = runs.iter().flat_map(|r| r[k].iter().copied()).collect();
-        let stacked = match (runs.len(), shape.first()) {
-            (1, _) => shape.clone(),
-            (n, Some(1)) => [&[n], &shape[1..]].concat(),
-            (n, _) => [&[n], &shape[..]].concat(),
-        };
-        save(&path, &stacked, &all)?;
-        files.push(path);
+            .collect()
+    })
+}
+
+/// An output's name with `_` for what a file system may refuse.
+fn file_name(output: &str) -> String {
+    let allowed = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    output
+        .chars()
+        .map(|c| if allowed(c) { c } else { '_' })
+        .collect()
+}
+
+/// Shape of several runs: along the first axis where that is 1, else along a new one.
+fn stacked(runs: usize, shape: &[usize]) -> Vec<usize> {
+    match (runs, shape.first()) {
+        (1, _) => shape.to_vec(),
+        (n, Some(1)) => [&[n], &shape[1..]].concat(),
+        (n, _) => [&[n], shape].concat(),
     }
-    Ok(files)
 }
