@@ -329,8 +329,21 @@ impl<'a> Importer<'a> {
         Err(ImportError::Model(message))
     }
 
-    /// Imports one node; an error without a problem means that it depends on a node that has one.
+    /// Imports one node; an error without a problem means that it depends on a node that has one. An operator that is not
+    /// supported is told even then.
     fn node(&mut self, proto: &proto::Node) -> Result<(), Option<Problem>> {
+        let domain = match proto.domain.as_str() {
+            "" => String::new(),
+            domain => format!("{domain}::"),
+        };
+        let opset = self.opset;
+        let problem = |message| Problem {
+            name: label(proto).into(),
+            op: format!("{domain}{}", proto.op_type),
+            opset,
+            message,
+        };
+        let import = self.importer(proto).map_err(&problem)?;
         let mut inputs = Vec::new();
         for name in &proto.input {
             match name.is_empty() {
@@ -338,19 +351,7 @@ impl<'a> Importer<'a> {
                 false => inputs.push(Some(self.values.get(name).copied().flatten().ok_or(None)?)),
             }
         }
-        let outputs = self.decompose(proto, inputs).map_err(|message| {
-            let domain = if proto.domain.is_empty() {
-                String::new()
-            } else {
-                format!("{}::", proto.domain)
-            };
-            Some(Problem {
-                name: label(proto).into(),
-                op: format!("{domain}{}", proto.op_type),
-                opset: self.opset,
-                message,
-            })
-        })?;
+        let outputs = self.decompose(proto, import, inputs).map_err(problem)?;
         for (name, id) in proto.output.iter().zip(outputs) {
             self.values.insert(name.clone(), Some(id));
         }
@@ -374,11 +375,8 @@ impl<'a> Importer<'a> {
         }
     }
 
-    fn decompose(
-        &mut self,
-        proto: &proto::Node,
-        inputs: Vec<Option<ValueId>>,
-    ) -> Result<Vec<ValueId>, String> {
+    /// What imports nodes of this operator.
+    fn importer(&self, proto: &proto::Node) -> Result<ops::Import, String> {
         let own = proto.domain.is_empty() || proto.domain == "ai.onnx";
         if !own {
             let known = if self.domains.contains(&proto.domain) {
@@ -391,15 +389,23 @@ impl<'a> Importer<'a> {
                 proto.domain
             ));
         }
-        let import = ops::find(&proto.op_type).ok_or_else(|| {
-            "the operator is not supported; replace it before export, or cut the model in front of it".to_string()
-        })?;
         if let Some(a) = proto.attribute.iter().find(|a| !a.ref_attr_name.is_empty()) {
             return Err(format!(
                 "attribute '{}' refers to a function's attribute",
                 a.name
             ));
         }
+        ops::find(&proto.op_type).ok_or_else(|| {
+            "the operator is not supported; replace it before export, or cut the model in front of it".to_string()
+        })
+    }
+
+    fn decompose(
+        &mut self,
+        proto: &proto::Node,
+        import: ops::Import,
+        inputs: Vec<Option<ValueId>>,
+    ) -> Result<Vec<ValueId>, String> {
         let name = proto
             .output
             .first()
