@@ -41,11 +41,13 @@ pub(crate) struct Model {
 
 impl Bench {
     fn new() -> Result<Self> {
-        let named = std::env::var_os("LOWBIT_ZOO").map(PathBuf::from);
-        let zoo = named.unwrap_or_else(|| root().join("../shared/zoo"));
+        let shared = std::env::var_os("LOWBIT_SHARED").map(PathBuf::from);
+        let zoo = shared
+            .unwrap_or_else(|| root().join("../shared"))
+            .join("zoo");
         if !zoo.join("models").is_dir() {
             bail!(
-                "{} holds no models/; LOWBIT_ZOO=FOLDER names a folder of NAME.toml and models/NAME.onnx",
+                "{} holds no models/; LOWBIT_SHARED=FOLDER names a folder with zoo/NAME.toml and zoo/models/NAME.onnx",
                 zoo.display()
             );
         }
