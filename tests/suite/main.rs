@@ -1,4 +1,10 @@
-//! Conformance with what ONNX itself ships.
+//! What a user meets: the command, the objects it writes, the examples, and what ONNX itself ships.
 
+mod bad_input;
+mod commands;
+mod end_to_end;
+mod examples;
+mod models;
 mod operators;
 mod targets;
+mod tool;
