@@ -135,6 +135,7 @@ fn module(report: &Report) -> String {
         "/// An integer-only network, compiled by lowbit {version}.\n#[allow(dead_code)]\npub mod {name} {{\n\
          {}{}    /// Memory for intermediate results.\n    #[repr(align(64))]\n    pub struct Arena([u8; {arena}]);\n\n\
          impl Arena {{\n        pub const fn new() -> Self {{\n            Self([0; {arena}])\n        }}\n    }}\n\n\
+         impl Default for Arena {{\n        fn default() -> Self {{\n            Self::new()\n        }}\n    }}\n\n\
          unsafe extern \"C\" {{\n        fn {name}_run(inputs: *const *const u8, outputs: *const *mut u8, arena: *mut u8) -> i32;\n\
          fn {name}_check_cpu() -> i32;\n    }}\n\n\
          /// Whether this processor has what the network uses.\n    pub fn check_cpu() -> bool {{\n        \
