@@ -3,11 +3,11 @@
 //! An entry is a file named by the digest of its key, written beside its place and renamed, and led by the digest of what
 //! it holds: whatever happens while it is written, a reader finds all of it or nothing.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
+use crate::whole::write_file;
 use crate::{Error, Progress};
 
 /// Bytes of a digest.
@@ -92,17 +92,8 @@ impl Cache {
         let Some(folder) = &self.folder else {
             return Ok(());
         };
-        let path = folder.join(key.file());
-        let parent = path.parent().unwrap_or(folder);
-        std::fs::create_dir_all(parent).map_err(|e| Error::file("create", parent, e))?;
-        let fail = |e| Error::file("write", &path, e);
-        let mut beside = tempfile::NamedTempFile::new_in(parent).map_err(fail)?;
-        beside
-            .write_all(&Sha256::digest(content))
-            .and_then(|()| beside.write_all(content))
-            .map_err(fail)?;
-        beside.persist(&path).map_err(|e| fail(e.error))?;
-        Ok(())
+        let digest = Sha256::digest(content);
+        write_file(&folder.join(key.file()), &[&digest, content].concat())
     }
 
     /// What is kept for a key, or what `make` gives, which is kept from then on. A cache that cannot be written is told

@@ -10,7 +10,6 @@ mod compile;
 mod diagnose;
 mod error;
 mod eval;
-mod files;
 mod fit;
 mod header;
 mod inspect;
@@ -33,7 +32,6 @@ pub use check::{Check, Problem, check};
 pub use compile::{Compiled, Options, compile};
 pub use error::Error;
 pub use eval::eval;
-pub use files::write_file;
 pub use fit::{Tuning, ranges_from_name, ranges_name};
 pub use header::header;
 pub use inspect::{Inspection, Node, inspect};
@@ -49,7 +47,7 @@ pub use sensitivity::{SensitivityOptions, sensitivity, sensitivity_of};
 pub use targets::{Level, targets};
 pub use tune::{read_latency_table, tune, tune_folder};
 pub use verify::{Verification, verify};
-pub use whole::{check_folder, writing};
+pub use whole::{check_folder, write_file, writing};
 
 /// Runs work on a number of threads.
 ///

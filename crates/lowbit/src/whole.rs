@@ -35,6 +35,28 @@ pub fn check_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
+/// Writes a file, and its folder where there is none: a failure leaves what was there before.
+///
+/// # Errors
+/// The folder cannot be made or written.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+        return Err(Error::Other(format!(
+            "cannot write {}: it names no file",
+            path.display()
+        )));
+    };
+    fill_folder(folder, |beside| {
+        std::fs::write(beside.join(name), bytes).map_err(|e| Error::file("write", path, e))?;
+        Ok(vec![name.into()])
+    })?;
+    Ok(())
+}
+
 /// Fills a folder: `fill` writes files into another one beside it, and only when all are written they are renamed into
 /// place, in the order that `fill` returns their names. Returns the paths.
 ///
