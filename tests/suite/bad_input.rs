@@ -330,16 +330,12 @@ fn npy(shape: &[usize], value: f32) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn data_that_does_not_fit() {
-    let folder = tempfile::tempdir().unwrap();
-    let save = |name: &str, bytes: &[u8]| write(folder.path(), name, bytes);
-    save("good.npy", &npy(&[4, 1, 8, 8], 0.5));
-    save("labels.csv", b"file,label\na,1\n");
-    let digits = data().display().to_string().replace(".toml", ".npz");
-    let table = |input: &str, rest: &str| format!("[input.x]\n{input}\n{rest}");
-    let good = "file = \"good.npy\"";
-    let cases: Vec<(&str, &str, Vec<u8>, &[&str])> = vec![
+/// A case: what is wrong, the file's name and bytes, and what the message must name.
+type Case = (&'static str, &'static str, Vec<u8>, &'static [&'static str]);
+
+/// Files of samples that do not fit the carried model.
+fn files() -> Vec<Case> {
+    vec![
         (
             "size",
             "size.npy",
@@ -379,6 +375,18 @@ fn data_that_does_not_fit() {
             b"text".to_vec(),
             &["data.bin", ".toml"],
         ),
+    ]
+}
+
+fn table(input: &str, rest: &str) -> String {
+    format!("[input.x]\n{input}\n{rest}")
+}
+
+/// Descriptors that are wrong; `good.npy` and `labels.csv` lie beside them.
+fn descriptors() -> Vec<Case> {
+    let digits = data().display().to_string().replace(".toml", ".npz");
+    let good = "file = \"good.npy\"";
+    vec![
         (
             "bad TOML",
             "bad.toml",
@@ -440,9 +448,18 @@ fn data_that_does_not_fit() {
             table(good, "[labels]\ncsv = \"labels.csv\"\ncolumn = \"label\"").into(),
             &["labels", "1", "4"],
         ),
-    ];
-    let wrong: Vec<&str> = cases
+    ]
+}
+
+#[test]
+fn data_that_does_not_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = |name: &str, bytes: &[u8]| write(folder.path(), name, bytes);
+    save("good.npy", &npy(&[4, 1, 8, 8], 0.5));
+    save("labels.csv", b"file,label\na,1\n");
+    let wrong: Vec<&str> = files()
         .iter()
+        .chain(&descriptors())
         .filter_map(|(what, name, bytes, words)| {
             let path = save(name, bytes).display().to_string();
             let extra = ["--data", path.as_str()];

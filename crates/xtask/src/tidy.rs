@@ -47,6 +47,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("lowbit-cli", &["lowbit"]),
+    ("digits-example", &["lowbit"]),
     ("xtask", &[]),
 ];
 
