@@ -17,10 +17,11 @@ use lowbit_targets::ResolvedTarget;
 use rayon::prelude::*;
 
 use crate::artefact::{Artefact, object_name};
+use crate::baseline::Plainer;
 use crate::fit::{Quantizer, Tuning, ranges_name};
 use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
-use crate::{Cache, Error, Progress, bench, diagnose, eval, timeline};
+use crate::{Cache, Error, Progress, baseline, bench, diagnose, eval, timeline};
 
 /// What to compile, and how.
 #[derive(Clone, Debug)]
@@ -150,6 +151,12 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
         object: emitted.object,
         report,
     };
+    let evaluates = options.eval != Some(0) && data.split().evaluate.is_some();
+    let plainer = if evaluates {
+        baseline::objects(&quantizer, &artefact, &target, progress)?
+    } else {
+        Vec::new()
+    };
     let mut compiled = Compiled {
         artefact,
         plan,
@@ -164,7 +171,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     if options.eval != Some(0) {
         bench::fill(&mut compiled, progress)?;
     }
-    compiled.evaluate(options.eval, progress)?;
+    compiled.evaluate(options.eval, &plainer, progress)?;
     Ok(compiled)
 }
 
@@ -250,26 +257,15 @@ fn report(
     let layers: Vec<Layer> = quantized.layers.iter().map(|l| layer(graph, l)).collect();
     let macs: u64 = layers.iter().map(|l| l.macs).sum();
     let bits = f64::from(Format::Int8.bits());
-    let ports =
-        |ids: Vec<(String, ValueId)>| ids.into_iter().map(|(n, v)| port(graph, n, v)).collect();
-    let inputs = graph
-        .inputs()
-        .iter()
-        .map(|&v| (graph.value(v).name.clone(), v))
-        .collect();
-    let outputs = graph
-        .outputs()
-        .iter()
-        .map(|o| (o.name.clone(), o.value))
-        .collect();
+    let (inputs, outputs) = ports(graph);
     Ok(Report {
         model: ModelFacts {
             name,
             path: options.model.display().to_string(),
             sha256: model.sha256.clone(),
             opset: model.opset,
-            inputs: ports(inputs),
-            outputs: ports(outputs),
+            inputs,
+            outputs,
         },
         target: Target {
             triple: target.triple.clone(),
@@ -343,6 +339,20 @@ fn layer(graph: &Graph, l: &lowbit_passes::quantize::Layer) -> Layer {
     }
 }
 
+/// Inputs and outputs of a graph in the integer stage.
+pub(crate) fn ports(graph: &Graph) -> (Vec<Port>, Vec<Port>) {
+    let inputs = graph.inputs().iter();
+    let outputs = graph.outputs().iter();
+    (
+        inputs
+            .map(|&v| port(graph, graph.value(v).name.clone(), v))
+            .collect(),
+        outputs
+            .map(|o| port(graph, o.name.clone(), o.value))
+            .collect(),
+    )
+}
+
 fn port(graph: &Graph, name: String, v: ValueId) -> Port {
     let (ty, quant) = (graph.ty(v), graph.quant_of(v).expect("ports are codes"));
     Port {
@@ -404,7 +414,13 @@ impl Compiled {
         Ok(())
     }
 
-    fn evaluate(&mut self, limit: Option<usize>, progress: &dyn Progress) -> Result<(), Error> {
+    /// Runs the object and those of plainer plans on the evaluation split.
+    fn evaluate(
+        &mut self,
+        limit: Option<usize>,
+        plainer: &[Plainer],
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
         let Some(split) = self
             .data
             .split()
@@ -418,15 +434,17 @@ impl Compiled {
             return Ok(());
         };
         let indices: Vec<usize> = split.take(limit.unwrap_or(usize::MAX)).collect();
-        let accuracy = eval::object(
-            &self.model,
-            &self.data,
-            &runner,
-            &self.artefact.report,
-            &indices,
-            progress,
-        )?;
-        self.artefact.report.accuracy = Some(accuracy);
+        let others: Vec<Runner> = plainer
+            .iter()
+            .map(Plainer::runner)
+            .collect::<Result<_, _>>()?;
+        let own = (&runner, &self.artefact.report);
+        let others = others.iter().zip(plainer.iter().map(Plainer::report));
+        let objects: Vec<_> = std::iter::once(own).chain(others).collect();
+        let mut found = eval::objects(&self.model, &self.data, &objects, &indices, progress)?;
+        let report = &mut self.artefact.report;
+        report.accuracy = Some(found.remove(0));
+        baseline::record(report, plainer, &found);
         Ok(())
     }
 }

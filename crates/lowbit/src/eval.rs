@@ -219,19 +219,39 @@ pub(crate) fn object(
     indices: &[usize],
     progress: &dyn Progress,
 ) -> Result<Accuracy, Error> {
-    let mut tally = Tally {
+    let found = objects(model, data, &[(runner, report)], indices, progress)?;
+    Ok(found.into_iter().next().expect("one for each object"))
+}
+
+/// Accuracy of several objects beside their float model, which is run once for all.
+///
+/// # Errors
+/// A sample cannot be read or run.
+pub(crate) fn objects(
+    model: &Model,
+    data: &Dataset,
+    objects: &[(&Runner, &Report)],
+    indices: &[usize],
+    progress: &dyn Progress,
+) -> Result<Vec<Accuracy>, Error> {
+    let start = || Tally {
         softmax: compared(&model.graph) != model.graph.outputs()[0].value,
         ..Tally::default()
     };
-    for chunk in indices.chunks(CHUNK) {
-        progress.step("evaluate", tally.samples, indices.len());
+    let mut tallies: Vec<Tally> = objects.iter().map(|_| start()).collect();
+    for (done, chunk) in indices.chunks(CHUNK).enumerate() {
+        progress.step("evaluate", done * CHUNK, indices.len());
         let float = float_outputs(model, data, chunk)?;
-        let own = object_outputs(data, runner, report, chunk)?;
-        for ((&i, f), o) in chunk.iter().zip(&float).zip(&own) {
-            tally.add(label(data, i), Some(f), Some(o));
+        for (tally, (runner, report)) in tallies.iter_mut().zip(objects) {
+            let own = object_outputs(data, runner, report, chunk)?;
+            for ((&i, f), o) in chunk.iter().zip(&float).zip(&own) {
+                tally.add(label(data, i), Some(f), Some(o));
+            }
         }
     }
-    Ok(tally.accuracy(data.labels().is_some(), true, true))
+    let labels = data.labels().is_some();
+    let found = tallies.iter().map(|t| t.accuracy(labels, true, true));
+    Ok(found.collect())
 }
 
 fn alone(

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod artefact;
+mod baseline;
 mod bench;
 pub mod build;
 mod cache;

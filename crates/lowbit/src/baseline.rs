@@ -1,0 +1,163 @@
+//! Plainer plans that a plan is held against, as objects of their own: every layer at 8 bits, every layer at 4.
+
+use lowbit_llvm::Options as EmitOptions;
+use lowbit_num::Format;
+use lowbit_passes::lower::lower;
+use lowbit_passes::quantize::{Formats, LayerFormats, Quantized};
+use lowbit_report::{Accuracy, Baseline, Layer, Report};
+use lowbit_targets::ResolvedTarget;
+
+use crate::artefact::Artefact;
+use crate::compile::ports;
+use crate::fit::Quantizer;
+use crate::object::Runner;
+use crate::{Error, Progress};
+
+/// The widths that are held against.
+const UNIFORM: [(&str, Format); 2] = [("uniform8", Format::Int8), ("uniform4", Format::Int4)];
+
+/// The first and the last layer stay at 8 bits unless they hold more of all weights than this.
+const PINNED_SHARE: f64 = 0.05;
+
+/// The object of a plainer plan, with a report that tells what is needed to run it.
+pub(crate) struct Plainer {
+    name: &'static str,
+    artefact: Artefact,
+}
+
+/// Objects of the plainer plans that this machine can run, but for the one that was compiled itself.
+///
+/// # Errors
+/// A sample cannot be run, or an object not be emitted.
+pub(crate) fn objects(
+    quantizer: &Quantizer<'_>,
+    own: &Artefact,
+    target: &ResolvedTarget,
+    progress: &dyn Progress,
+) -> Result<Vec<Plainer>, Error> {
+    if !matches!(Runner::new(&own.object, &own.report), Ok(Runner::Native(_))) {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for (name, format) in UNIFORM {
+        let formats = uniform(&own.report.layers, format);
+        if is(&own.report.layers, &formats) {
+            continue;
+        }
+        progress.step(name, 0, 0);
+        let quantized = quantizer.quantize(&formats, progress)?;
+        let artefact = emit(&quantized, &own.report, target)?;
+        found.push(Plainer { name, artefact });
+    }
+    Ok(found)
+}
+
+/// Every layer's weights in one format, its input at 8 bits; layers at the ends keep 8 bits where that costs little.
+fn uniform(layers: &[Layer], weight: Format) -> Formats {
+    let total: u64 = layers.iter().map(|l| l.params).sum();
+    let mut formats = Formats::uniform(weight, Format::Int8);
+    for end in [layers.first(), layers.last()].into_iter().flatten() {
+        if end.params as f64 <= PINNED_SHARE * total as f64 {
+            let pinned = LayerFormats {
+                weight: Format::Int8,
+                activation: Format::Int8,
+            };
+            formats.layers.insert(end.name.clone(), pinned);
+        }
+    }
+    formats
+}
+
+/// Whether layers have these formats.
+fn is(layers: &[Layer], formats: &Formats) -> bool {
+    layers.iter().all(|l| {
+        let wanted = formats.of(&l.name);
+        (l.weight_format.as_str(), l.activation_format.as_str())
+            == (wanted.weight.name(), wanted.activation.name())
+    })
+}
+
+fn emit(quantized: &Quantized, own: &Report, target: &ResolvedTarget) -> Result<Artefact, Error> {
+    let graph = &quantized.graph;
+    let lowered =
+        lower(graph, target, &own.model.name).map_err(|e| Error::Nodes(vec![e.to_string()]))?;
+    let object = lowbit_llvm::emit(&lowered.program, target, &EmitOptions::default())?.object;
+    let mut report = own.clone();
+    (report.model.inputs, report.model.outputs) = ports(graph);
+    report.totals.arena_bytes = lowered.program.arena_bytes as u64;
+    report.totals.weight_bytes = lowered.program.consts.len() as u64;
+    let sizes = own.layers.iter().zip(&quantized.layers);
+    let bits: f64 = sizes
+        .map(|(l, q)| l.params as f64 * f64::from(q.weights.bits()))
+        .sum();
+    let params: u64 = own.layers.iter().map(|l| l.params).sum();
+    report.totals.avg_weight_bits = bits / params.max(1) as f64;
+    Ok(Artefact { object, report })
+}
+
+impl Plainer {
+    /// What runs it.
+    ///
+    /// # Errors
+    /// As [`Runner::new`].
+    pub(crate) fn runner(&self) -> Result<Runner, Error> {
+        Runner::new(&self.artefact.object, &self.artefact.report)
+    }
+
+    /// What is needed to run it.
+    pub(crate) fn report(&self) -> &Report {
+        &self.artefact.report
+    }
+}
+
+/// The figures of plainer plans by name: those measured, and the object's own where it is one of them.
+pub(crate) fn record(report: &mut Report, plainer: &[Plainer], measured: &[Accuracy]) {
+    let row = |a: &Accuracy, r: &Report| Baseline {
+        top1: a.top1,
+        agreement: a.agreement,
+        avg_weight_bits: r.totals.avg_weight_bits,
+        weight_bytes: r.totals.weight_bytes,
+    };
+    for (p, accuracy) in plainer.iter().zip(measured) {
+        let found = row(accuracy, p.report());
+        report.baselines.insert(p.name.into(), found);
+    }
+    let Some(accuracy) = report.accuracy.clone() else {
+        return;
+    };
+    for (name, format) in UNIFORM {
+        if is(&report.layers, &uniform(&report.layers, format)) {
+            let own = row(&accuracy, report);
+            report.baselines.insert(name.into(), own);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(name: &str, params: u64, format: &str) -> Layer {
+        Layer {
+            name: name.into(),
+            params,
+            weight_format: format.into(),
+            activation_format: "int8".into(),
+            ..Layer::default()
+        }
+    }
+
+    #[test]
+    fn small_ends_keep_8_bits() {
+        let layers = [
+            layer("first", 10, "int8"),
+            layer("middle", 1000, "int4"),
+            layer("last", 500, "int4"),
+        ];
+        let formats = uniform(&layers, Format::Int4);
+        assert_eq!(formats.of("first").weight, Format::Int8);
+        assert_eq!(formats.of("last").weight, Format::Int4);
+        assert!(is(&layers, &formats));
+        assert!(!is(&layers, &uniform(&layers, Format::Int8)));
+    }
+}
