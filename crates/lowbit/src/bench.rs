@@ -173,22 +173,31 @@ fn timed(mut call: impl FnMut()) -> Vec<f64> {
     times
 }
 
-/// Fills in the times of inference and of each layer, where this machine runs the object.
+/// Fills in the times of inference and of each layer: measured where that is wanted and this machine runs the object,
+/// else predicted from the target's cost numbers.
 ///
 /// # Errors
 /// The object for single calls cannot be emitted or mapped.
-pub(crate) fn fill(compiled: &mut Compiled, progress: &dyn Progress) -> Result<(), Error> {
+pub(crate) fn fill(
+    compiled: &mut Compiled,
+    measures: bool,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
     let report = &compiled.artefact.report;
-    if !report.target.triple.starts_with(std::env::consts::ARCH) {
-        return Ok(());
-    }
-    let Ok(module) = native(&compiled.artefact.object, report) else {
-        return Ok(());
+    let host = report.target.triple.starts_with(std::env::consts::ARCH);
+    let module = native(&compiled.artefact.object, report).ok();
+    let (whole, calls, source) = match module.filter(|_| host && measures) {
+        Some(module) => {
+            progress.step("time", 0, 0);
+            let mut state = State::new(&module, report);
+            let whole = median(timed(|| state.run(&module)));
+            (whole, call_times(compiled)?, "measured")
+        }
+        None => {
+            let calls = call_us(&compiled.lowered.program, &compiled.target);
+            (calls.iter().sum(), calls, "predicted")
+        }
     };
-    progress.step("time", 0, 0);
-    let mut state = State::new(&module, report);
-    let whole = median(timed(|| state.run(&module)));
-    let calls = call_times(compiled)?;
     let of_layer = |v| {
         let parts = compiled.lowered.computes.iter().zip(&calls);
         parts.filter(|(c, _)| **c == v).map(|(_, us)| us).sum()
@@ -198,7 +207,7 @@ pub(crate) fn fill(compiled: &mut Compiled, progress: &dyn Progress) -> Result<(
         .collect();
     let report = &mut compiled.artefact.report;
     report.totals.latency_us = Some(whole);
-    report.totals.latency_source = Some("measured".into());
+    report.totals.latency_source = Some(source.into());
     for (layer, us) in report.layers.iter_mut().zip(times) {
         layer.latency_us = Some(us);
     }

@@ -168,9 +168,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     };
     compiled.spot_check(progress)?;
     diagnose::diagnose(&mut compiled, progress)?;
-    if options.eval != Some(0) {
-        bench::fill(&mut compiled, progress)?;
-    }
+    bench::fill(&mut compiled, options.eval != Some(0), progress)?;
     compiled.evaluate(options.eval, &plainer, progress)?;
     Ok(compiled)
 }
