@@ -53,7 +53,7 @@ type Losses = Vec<Vec<f64>>;
 const MOST_SAMPLES: usize = 256;
 /// Fewest samples by default.
 const LEAST_SAMPLES: usize = 16;
-/// Multiply-accumulates that measuring layers alone may take by default.
+/// Multiply-accumulates that measuring layers alone, or the plans of one kind, may take by default.
 const MOST_WORK: usize = 1_000_000_000_000;
 /// Samples between two entries of the cache.
 const BLOCK: usize = 32;
@@ -268,22 +268,24 @@ impl<'a> Session<'a> {
     }
 
     /// The metric asked for, or the one that orders random plans best on average over their kinds, with what was found.
+    /// Since it measures what is asked, divergence of layers alone gives way only to a metric that is surely better: one
+    /// whose lower quantiles are above its values.
     fn metric(&self) -> Result<(Metric, Vec<RankCorrelation>), Error> {
         if let Some(metric) = self.options.metric {
             return Ok((metric, Vec::new()));
         }
         let ranks = self.ranks("choose", CHOOSING)?;
-        let mean = |m: Metric| {
+        let sum = |m: Metric, of: fn(&RankCorrelation) -> f64| {
             let own = ranks.iter().filter(|r| r.metric == m.name());
-            own.map(|r| r.value).sum::<f64>()
+            own.map(of).sum::<f64>()
         };
-        // the first of equal ones, from the one that measures most
-        let best = Metric::ALL
+        let bar = sum(Metric::Kl, |r| r.value);
+        let others = Metric::ALL
             .iter()
-            .rev()
             .copied()
-            .reduce(|a, b| if mean(b) > mean(a) { b } else { a });
-        Ok((best.expect("there are metrics"), ranks))
+            .filter(|&m| sum(m, |r| r.low) > bar);
+        let best = others.max_by(|&a, &b| sum(a, |r| r.value).total_cmp(&sum(b, |r| r.value)));
+        Ok((best.unwrap_or(Metric::Kl), ranks))
     }
 
     /// Rank correlation of every metric's prediction with what `count` random plans of each kind lose.
@@ -330,7 +332,11 @@ impl<'a> Session<'a> {
         let plans: Vec<Vec<usize>> = (0..count)
             .map(|i| random_plan(&self.layers, kind, i, seed))
             .collect();
-        let n = self.indices.len().min(PLAN_SAMPLES);
+        let network: usize = self.layers.iter().map(|l| l.macs).sum();
+        let affordable = MOST_WORK / (network * count).max(1);
+        let n = affordable
+            .clamp(LEAST_SAMPLES, PLAN_SAMPLES)
+            .min(self.indices.len());
         let key = self.key.clone().with(tag).with(format!("{count} on {n}"));
         let lost = self.kept(&key, count, || {
             let step = |done, total| self.progress.step("random plans", done, total);
