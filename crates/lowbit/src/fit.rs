@@ -44,6 +44,8 @@ const FIT_SAMPLES: [usize; 4] = [32, 128, 128, 256];
 const FEEDBACK_BITS: [u32; 4] = [0, 6, 6, 6];
 /// Steps of training, by effort.
 const STEPS: [usize; 4] = [0, 0, 200, 1000];
+/// Multiply-accumulates of all samples under which fitting counts as cheap.
+const CHEAP: usize = 4_000_000_000;
 /// One in so many calibration samples is held out to judge on, from the effort on that chooses.
 const HELD_OUT: usize = 8;
 /// Fewest and most samples to judge on.
@@ -147,28 +149,37 @@ impl<'a> Quantizer<'a> {
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
         let effort = self.tuning.effort();
-        let judges = if effort < 2 {
-            Vec::new()
-        } else {
+        let choose = self.tuning.ranges.is_none() && (effort > 1 || self.is_cheap(effort));
+        let trains = self.tuning.finetune.unwrap_or(STEPS[effort]) > 0;
+        let judges = if choose || trains {
             self.judges()
+        } else {
+            Vec::new()
         };
-        let count = FIT_SAMPLES[effort];
-        let own: Vec<usize> = self
-            .indices
-            .iter()
-            .copied()
-            .filter(|i| !judges.contains(i))
-            .collect();
-        let run = Run {
-            quantizer: self,
-            formats,
-            effort,
-            fitted: own.iter().copied().take(count).collect(),
-            own,
-            judges,
-            progress,
+        let run = Run::new(self, formats, judges, progress)?;
+        let (best, judge) = run.choose()?;
+        if trains && let Some(trained) = run.finetune(&best, &judge)? {
+            return Ok(trained);
+        }
+        if run.judges.is_empty() {
+            return Ok(best.quantized);
+        }
+        // what was chosen is fitted again, with the judges among the samples
+        Run::new(self, formats, Vec::new(), progress)?.fit(best.ranges)
+    }
+
+    /// Whether layers are fitted in seconds, so that it may be done once for each way to choose ranges.
+    fn is_cheap(&self, effort: usize) -> bool {
+        let graph = &self.model.graph;
+        let layer = |v: ValueId| {
+            let weights = graph.producer(v).map_or(0, |n| {
+                let shape = graph.shape(n.inputs[1]);
+                shape[1..].iter().product()
+            });
+            graph.ty(v).elements() * weights
         };
-        run.all()
+        let macs: usize = conv_results(graph).into_iter().map(layer).sum();
+        effort > 0 && macs.saturating_mul(self.indices.len().min(FIT_SAMPLES[effort])) < CHEAP
     }
 
     /// Samples to judge on, spread over the calibration split.
@@ -223,6 +234,10 @@ struct Run<'a> {
     fitted: Vec<usize>,
     /// Samples to choose on.
     judges: Vec<usize>,
+    /// What layers are fitted on, real inputs.
+    samples: Vec<Vec<Tensor>>,
+    /// Means of the float network over them.
+    means: Stats,
     progress: &'a dyn Progress,
 }
 
@@ -233,11 +248,37 @@ struct Candidate {
     ranges: Method,
 }
 
-impl Run<'_> {
-    fn all(&self) -> Result<Quantized, Error> {
+impl<'a> Run<'a> {
+    fn new(
+        q: &'a Quantizer<'a>,
+        formats: &'a Formats,
+        judges: Vec<usize>,
+        progress: &'a dyn Progress,
+    ) -> Result<Self, Error> {
+        let effort = q.tuning.effort();
+        let all = q.indices.iter().copied();
+        let own: Vec<usize> = all.filter(|i| !judges.contains(i)).collect();
+        let fitted: Vec<usize> = own.iter().copied().take(FIT_SAMPLES[effort]).collect();
+        let mut run = Self {
+            quantizer: q,
+            formats,
+            effort,
+            samples: q.samples(&fitted)?,
+            own,
+            judges,
+            means: Stats::default(),
+            fitted,
+            progress,
+        };
+        if run.fitted != q.indices {
+            run.means = run.means(&q.model.graph)?;
+        }
+        Ok(run)
+    }
+
+    /// Fits with each way to choose ranges that may be taken; what loses least on the judges.
+    fn choose(&self) -> Result<(Candidate, Judge), Error> {
         let q = self.quantizer;
-        let graph = &q.model.graph;
-        let samples = q.samples(&self.fitted)?;
         let methods = match q.tuning.ranges {
             Some(one) => vec![one],
             None if self.judges.is_empty() => vec![METHODS[0]],
@@ -246,7 +287,7 @@ impl Run<'_> {
         let judge = Judge::new(self)?;
         let mut best: Option<Candidate> = None;
         for ranges in methods {
-            let quantized = self.fit(graph, &samples, ranges)?;
+            let quantized = self.fit(ranges)?;
             let loss = judge.loss(&quantized)?;
             if best.as_ref().is_none_or(|b| loss < b.loss) {
                 best = Some(Candidate {
@@ -256,25 +297,19 @@ impl Run<'_> {
                 });
             }
         }
-        let best = best.expect("there is a method");
-        let tuned = self.finetune(&best, &samples, &judge)?;
-        Ok(tuned.unwrap_or(best.quantized))
+        Ok((best.expect("there is a method"), judge))
     }
 
-    fn fit(
-        &self,
-        graph: &Graph,
-        samples: &[Vec<Tensor>],
-        ranges: Method,
-    ) -> Result<Quantized, Error> {
+    fn fit(&self, ranges: Method) -> Result<Quantized, Error> {
         let q = self.quantizer;
-        let whole = std::ptr::eq(graph, &q.model.graph) && self.fitted == q.indices;
-        let means = if whole {
-            None
-        } else {
-            Some(self.means(graph)?)
-        };
-        let means = means.as_ref().unwrap_or(&q.stats);
+        let whole = self.fitted == q.indices;
+        let means = if whole { &q.stats } else { &self.means };
+        self.fit_to(&q.model.graph, means, ranges)
+    }
+
+    fn fit_to(&self, graph: &Graph, means: &Stats, ranges: Method) -> Result<Quantized, Error> {
+        let q = self.quantizer;
+        let samples = &self.samples;
         let fit = Fit {
             samples,
             mean: &|v| means.mean(v),
@@ -315,17 +350,12 @@ impl Run<'_> {
         .map_err(unseen)
     }
 
-    /// Trains the network, where that is asked for and lowers what it loses.
-    fn finetune(
-        &self,
-        start: &Candidate,
-        samples: &[Vec<Tensor>],
-        judge: &Judge,
-    ) -> Result<Option<Quantized>, Error> {
+    /// Trains the network, where it has few bits and that lowers what it loses.
+    fn finetune(&self, start: &Candidate, judge: &Judge) -> Result<Option<Quantized>, Error> {
         let q = self.quantizer;
         let steps = q.tuning.finetune.unwrap_or(STEPS[self.effort]);
         let low = |l: &Layer| l.weights.bits() < 8 || l.activation_bits < 8;
-        if steps == 0 || !start.quantized.layers.iter().any(low) {
+        if !start.quantized.layers.iter().any(low) {
             return Ok(None);
         }
         let how = Finetune {
@@ -349,7 +379,8 @@ impl Run<'_> {
             }
         };
         let Some(tuned) = tuned else { return Ok(None) };
-        let mut quantized = self.fit(&tuned.graph, samples, start.ranges)?;
+        let means = self.means(&tuned.graph)?;
+        let mut quantized = self.fit_to(&tuned.graph, &means, start.ranges)?;
         let gain_db = 10.0 * (tuned.before / tuned.after.max(1e-300)).log10();
         for layer in quantized.layers.iter_mut().filter(|l| low(l)) {
             layer.rounding = Rounding::Trained { gain_db };
