@@ -112,7 +112,9 @@ const JUDGES: usize = 64;
 /// Times that the student is judged on the way.
 const CHECKS: usize = 8;
 /// Step of a weight in steps of its code, of a scale relative to itself, and of a bias in steps of the result's codes.
-const RATES: [f64; 3] = [0.02, 0.001, 0.05];
+const RATES: [f64; 3] = [0.004, 0.0005, 0.03];
+/// How far from its code a weight starts at most, in steps: nearer to the next code, noise would turn many of them over.
+const REACH: f64 = 0.3;
 
 /// Trains a network that was quantised, on real inputs; `None` where that does not lower the loss on samples held out.
 ///
@@ -212,7 +214,7 @@ impl Trained {
             .expect("weights are constants")
             .to_f64();
         let k = weights.len() / layer.weight_scale.len();
-        let reach = 0.45 * f64::from(layer.weights.step());
+        let reach = REACH * f64::from(layer.weights.step());
         let start = |(i, (w, &q)): (usize, (&f64, &i8))| {
             let (s, q) = (layer.weight_scale[i / k], f64::from(q));
             s * (w / s).clamp(q - reach, q + reach)

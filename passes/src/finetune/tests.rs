@@ -84,7 +84,7 @@ fn train(estimator: Estimator, activation: Format) -> (Graph, Quantized, Tuned) 
     let formats = Formats::uniform(Format::Int3, activation);
     let q = quantize(&graph, &ranges(&graph, &samples), &formats).unwrap();
     let how = Finetune {
-        steps: 60,
+        steps: 150,
         estimator,
         loss: Loss::Divergence,
         seed: 7,
