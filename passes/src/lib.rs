@@ -5,6 +5,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod allocate;
 pub mod bounds;
 pub mod calibrate;
 pub mod finetune;

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use lowbit::report::{Budget, Report, read_plan};
 use lowbit::{Cache, Error, Estimator, Options, Tuning, ranges_from_name};
 
+use crate::budget::Budgets;
 use crate::output::{bytes, count, json, line, percent};
 use crate::progress::Stderr;
 use crate::{numbers, output};
@@ -18,15 +19,14 @@ pub(crate) struct Args {
     /// A descriptor (.toml), .npz, .npy, or a folder of input_N.pb; random samples where it is not given.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Largest average of bits of a weight.
-    #[arg(long, value_parser = numbers::scaled)]
-    bits: Option<f64>,
-    /// Most bytes of weights and constants; K, M and G are powers of 1000.
-    #[arg(long, value_parser = numbers::scaled)]
-    size: Option<f64>,
-    /// Most bit operations.
-    #[arg(long, value_parser = numbers::scaled)]
-    bops: Option<f64>,
+    #[command(flatten)]
+    budgets: Budgets,
+    /// Every layer that is not pinned at the whole width of --bits: nothing is allocated.
+    #[arg(long)]
+    uniform: bool,
+    /// Bits of what layers read; 8, or what --bops asks for, where it is not given.
+    #[arg(long, value_parser = act_bits)]
+    act_bits: Option<u32>,
     /// Most bytes of the arena.
     #[arg(long, value_parser = numbers::scaled)]
     ram: Option<f64>,
@@ -76,7 +76,7 @@ pub(crate) struct Args {
     output: PathBuf,
     /// Print the report as JSON.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 fn eval_limit(text: &str) -> Result<usize, String> {
@@ -85,6 +85,14 @@ fn eval_limit(text: &str) -> Result<usize, String> {
         _ => text
             .parse()
             .map_err(|_| format!("'{text}' is neither a number nor 'none'")),
+    }
+}
+
+fn act_bits(text: &str) -> Result<u32, String> {
+    match text {
+        "4" => Ok(4),
+        "8" => Ok(8),
+        _ => Err(format!("'{text}' is neither 4 nor 8")),
     }
 }
 
@@ -111,6 +119,11 @@ impl Args {
                 Some(plan.map_err(|e| Error::Other(format!("{} is no plan: {e}", path.display())))?)
             }
         };
+        if self.budgets.latency.is_some() {
+            return Err(Error::Usage(
+                "compile has no latencies of formats: give them in a sensitivity file and use allocate --latency, then compile --plan".into(),
+            ));
+        }
         if let Some(name) = self.name.as_deref().filter(|n| !valid_name(n)) {
             return Err(Error::Usage(format!("--name '{name}' is no C identifier")));
         }
@@ -123,10 +136,11 @@ impl Args {
             })?),
         };
         let budget = Budget {
-            bits: Some(self.bits.unwrap_or(8.0)),
-            size: self.size.map(|x| x as u64),
-            bops: self.bops,
+            bits: Some(self.budgets.bits.unwrap_or(8.0)),
+            size: self.budgets.size.map(|x| x as u64),
+            bops: self.budgets.bops,
             ram: self.ram.map(|x| x as u64),
+            object_size: self.budgets.object_size.map(|x| x as u64),
         };
         Ok(Options {
             data: self.data.clone(),
@@ -136,6 +150,9 @@ impl Args {
             name: self.name.clone(),
             budget,
             plan,
+            uniform: self.uniform,
+            act_bits: self.act_bits,
+            pins: self.budgets.pin.clone(),
             tuning: Tuning {
                 effort: self.effort,
                 ranges,
@@ -152,13 +169,6 @@ impl Args {
             },
             ..Options::new(&self.model)
         })
-    }
-
-    /// With `--json`, says on standard output that the budget cannot be met.
-    pub(crate) fn print_infeasible(&self, message: &str) {
-        if self.json {
-            json(&serde_json::json!({ "status": "infeasible", "message": message }));
-        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The `lowbit` command: flags, progress and printing around the library. One file a command.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod bench;
+mod budget;
 mod check;
 mod compile;
 mod eval;
@@ -35,6 +37,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Compile(Box<compile::Args>),
+    Allocate(allocate::Args),
     Check(check::Args),
     Inspect(inspect::Args),
     Eval(eval::Args),
@@ -45,11 +48,23 @@ enum Command {
     Targets(targets::Args),
 }
 
+impl Command {
+    /// Whether the command has budgets and was asked for JSON.
+    fn prints_json(&self) -> bool {
+        match self {
+            Self::Compile(args) => args.json,
+            Self::Allocate(args) => args.json,
+            _ => false,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     interrupt::leave_files_whole();
     let result = match &cli.command {
         Command::Compile(args) => compile::run(args),
+        Command::Allocate(args) => allocate::run(args),
         Command::Check(args) => check::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Eval(args) => eval::run(args),
@@ -63,8 +78,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("lowbit: {}", error.to_string().trim_end());
-            if let (Error::Infeasible(message), Command::Compile(args)) = (&error, &cli.command) {
-                args.print_infeasible(message);
+            if let Error::Infeasible(found) = &error
+                && cli.command.prints_json()
+            {
+                budget::print_infeasible(found);
             }
             ExitCode::from(error.exit_code())
         }

@@ -4,20 +4,21 @@ use std::path::PathBuf;
 
 use lowbit_data::Dataset;
 use lowbit_ir::{Graph, Op, Tensor, ValueId};
-use lowbit_llvm::Options as EmitOptions;
-use lowbit_num::{Format, real};
+use lowbit_llvm::{Emitted, Options as EmitOptions};
+use lowbit_num::real;
+use lowbit_passes::allocate::Pin;
 use lowbit_passes::bounds;
 use lowbit_passes::lower::{Lowered, check_memory, lower};
-use lowbit_passes::quantize::{Formats, Quantized};
+use lowbit_passes::quantize::Quantized;
 use lowbit_report::{
-    Budget, Layer, Model as ModelFacts, Plan, PlannedLayer, Port, Proofs, Report, Reproduce,
-    Target, Totals,
+    Budget, Layer, Model as ModelFacts, Plan, Port, Proofs, Report, Reproduce, Target, Totals,
 };
 use lowbit_targets::ResolvedTarget;
 use rayon::prelude::*;
 
 use crate::artefact::{Artefact, object_name};
 use crate::baseline::Plainer;
+use crate::decide::{self, Ask, Decision};
 use crate::fit::{Quantizer, Tuning, ranges_name};
 use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
@@ -44,6 +45,12 @@ pub struct Options {
     pub budget: Budget,
     /// A plan to follow.
     pub plan: Option<Plan>,
+    /// Every layer at the width of the budget of bits.
+    pub uniform: bool,
+    /// Bits of what layers read: 4 or 8; chosen where it is not given.
+    pub act_bits: Option<u32>,
+    /// Formats that layers must have.
+    pub pins: Vec<Pin>,
     /// How the network is made to lose as little as its formats allow.
     pub tuning: Tuning,
     /// Seed of random samples, where there is no data.
@@ -67,6 +74,9 @@ impl Options {
             name: None,
             budget: Budget::default(),
             plan: None,
+            uniform: false,
+            act_bits: None,
+            pins: Vec::new(),
             tuning: Tuning::default(),
             seed: 1,
             eval: None,
@@ -120,33 +130,22 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
             Dataset::random(&model.inputs(), options.seed, RANDOM_SAMPLES)
         }
     };
-    let formats = Formats::default();
     let quantizer = Quantizer::new(&model, &data, options.tuning, progress)?;
-    let quantized = quantizer.quantize(&formats, progress)?;
-    check_plan(options.plan.as_ref(), &quantized)?;
-    progress.step("lower", 0, 0);
-    let name = options
-        .name
-        .clone()
-        .unwrap_or_else(|| object_name(&options.model));
-    let lowered =
-        lower(&quantized.graph, &target, &name).map_err(|e| Error::Nodes(vec![e.to_string()]))?;
-    if let Err(e) = check_memory(&quantized.graph, &lowered) {
-        panic!("the memory plan is wrong: {e}");
-    }
-    progress.step("emit", 0, 0);
-    let emitted = lowbit_llvm::emit(&lowered.program, &target, &EmitOptions::default())?;
-    let scan = lowbit_llvm::scan(&emitted.object)?;
-    let plan = plan(&quantized);
-    let mut report = report(options, &model, &data, &quantized, &lowered, &target, name)?;
-    report.totals.stack_bytes = emitted.stack_bytes.into();
-    report.totals.object_bytes = emitted.object.len() as u64;
-    report.totals.code_bytes = scan.text_bytes;
-    report.proofs.float_instructions = scan.float_instructions.len();
-    report.proofs.undefined_symbols = scan.undefined_symbols;
-    report.reproduce.object_sha256 = sha256(&emitted.object);
-    report.memory = timeline::memory(&quantized.graph, &lowered);
-    check_budget(&options.budget, &report)?;
+    let ask = Ask {
+        options,
+        model: &model,
+        quantizer: &quantizer,
+        data: &data,
+        progress,
+    };
+    let Built {
+        decision,
+        quantized,
+        lowered,
+        emitted,
+        mut report,
+    } = within(&ask, &target)?;
+    decision.fill(&mut report);
     let artefact = Artefact {
         object: emitted.object,
         report,
@@ -159,7 +158,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     };
     let mut compiled = Compiled {
         artefact,
-        plan,
+        plan: decision.plan,
         model,
         data,
         quantized,
@@ -173,28 +172,80 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     Ok(compiled)
 }
 
-/// A plan may only ask for what layers can have.
-fn check_plan(plan: Option<&Plan>, quantized: &Quantized) -> Result<(), Error> {
-    let Some(plan) = plan else { return Ok(()) };
-    for planned in &plan.layers {
-        if !quantized.layers.iter().any(|l| l.name == planned.name) {
-            return Err(Error::Other(format!(
-                "the plan names layer '{}', which the model does not have",
-                planned.name
-            )));
+/// A plan that became an object.
+struct Built {
+    decision: Decision,
+    quantized: Quantized,
+    lowered: Lowered,
+    emitted: Emitted,
+    report: Report,
+}
+
+/// How often limits are corrected by what the object takes beside the layers' costs.
+const CORRECTIONS: usize = 6;
+
+/// Decides and builds; where the object takes more bytes than the layers' costs told, the limits are lowered by the
+/// difference and all is done again.
+fn within(ask: &Ask, target: &ResolvedTarget) -> Result<Built, Error> {
+    let mut limits = decide::limits(&ask.options.budget);
+    for _ in 1..CORRECTIONS {
+        let built = build(ask, ask.decide(&limits)?, target)?;
+        if ask.options.plan.is_some() || ask.options.uniform {
+            return Ok(built);
         }
-        for format in [&planned.weight, &planned.activation] {
-            if Format::from_name(format).is_none() {
-                let known: Vec<&str> = Format::ALL.iter().map(|f| f.name()).collect();
-                return Err(Error::Other(format!(
-                    "the plan gives layer '{}' the format '{format}'; this version has {}",
-                    planned.name,
-                    known.join(", ")
-                )));
-            }
+        let t = &built.report.totals;
+        let asked = &ask.options.budget;
+        let over = |asked: Option<u64>, found: u64| {
+            asked.map(|a| found as f64 - a as f64).filter(|&o| o > 0.0)
+        };
+        let size = over(asked.size, t.weight_bytes);
+        let object = over(asked.object_size, t.object_bytes);
+        if size.is_none() && object.is_none() {
+            check_budget(asked, &built.report)?;
+            return Ok(built);
         }
+        limits.size = limits.size.map(|l| l - size.unwrap_or(0.0));
+        limits.object_size = limits.object_size.map(|l| l - object.unwrap_or(0.0));
     }
-    Ok(())
+    let built = build(ask, ask.decide(&limits)?, target)?;
+    check_budget(&ask.options.budget, &built.report)?;
+    Ok(built)
+}
+
+fn build(ask: &Ask, decision: Decision, target: &ResolvedTarget) -> Result<Built, Error> {
+    let (options, progress) = (ask.options, ask.progress);
+    let formats = decide::formats(&decision.plan);
+    let quantized = ask.quantizer.quantize(&formats, progress)?;
+    progress.step("lower", 0, 0);
+    let name = options
+        .name
+        .clone()
+        .unwrap_or_else(|| object_name(&options.model));
+    let lowered =
+        lower(&quantized.graph, target, &name).map_err(|e| Error::Nodes(vec![e.to_string()]))?;
+    if let Err(e) = check_memory(&quantized.graph, &lowered) {
+        panic!("the memory plan is wrong: {e}");
+    }
+    progress.step("emit", 0, 0);
+    let emitted = lowbit_llvm::emit(&lowered.program, target, &EmitOptions::default())?;
+    let scan = lowbit_llvm::scan(&emitted.object)?;
+    let mut report = report(
+        options, ask.model, ask.data, &quantized, &lowered, target, name,
+    )?;
+    report.totals.stack_bytes = emitted.stack_bytes.into();
+    report.totals.object_bytes = emitted.object.len() as u64;
+    report.totals.code_bytes = scan.text_bytes;
+    report.proofs.float_instructions = scan.float_instructions.len();
+    report.proofs.undefined_symbols = scan.undefined_symbols;
+    report.reproduce.object_sha256 = sha256(&emitted.object);
+    report.memory = timeline::memory(&quantized.graph, &lowered);
+    Ok(Built {
+        decision,
+        quantized,
+        lowered,
+        emitted,
+        report,
+    })
 }
 
 fn check_budget(budget: &Budget, report: &Report) -> Result<(), Error> {
@@ -208,6 +259,11 @@ fn check_budget(budget: &Budget, report: &Report) -> Result<(), Error> {
         ),
         ("--bops", budget.bops, t.bops),
         ("--ram", budget.ram.map(|x| x as f64), t.arena_bytes as f64),
+        (
+            "--object-size",
+            budget.object_size.map(|x| x as f64),
+            t.object_bytes as f64,
+        ),
     ];
     let broken: Vec<String> = limits
         .iter()
@@ -220,27 +276,9 @@ fn check_budget(budget: &Budget, report: &Report) -> Result<(), Error> {
     if broken.is_empty() {
         return Ok(());
     }
-    Err(Error::Infeasible(format!(
-        "{} (every layer stores its weights at 8 bits)",
-        broken.join("; ")
-    )))
+    let message = format!("the budget cannot be met: {}", broken.join("; "));
+    Err(Error::Infeasible(message.into()))
 }
-
-fn plan(quantized: &Quantized) -> Plan {
-    let name = Format::Int8.name();
-    let layer = |l: &lowbit_passes::quantize::Layer| PlannedLayer {
-        name: l.name.clone(),
-        weight: name.into(),
-        activation: name.into(),
-        why: WHY.into(),
-    };
-    Plan {
-        layers: quantized.layers.iter().map(layer).collect(),
-    }
-}
-
-const WHY: &str =
-    "8 bits meet the budget, and fewer would cost accuracy for nothing that was asked for";
 
 fn report(
     options: &Options,
@@ -254,7 +292,11 @@ fn report(
     let graph = &quantized.graph;
     let layers: Vec<Layer> = quantized.layers.iter().map(|l| layer(graph, l)).collect();
     let macs: u64 = layers.iter().map(|l| l.macs).sum();
-    let bits = f64::from(Format::Int8.bits());
+    let bits = |l: &lowbit_passes::quantize::Layer| f64::from(l.weights.bits());
+    let each = || layers.iter().zip(&quantized.layers);
+    let params: u64 = layers.iter().map(|l| l.params).sum();
+    let weight_bits: f64 = each().map(|(l, q)| l.params as f64 * bits(q)).sum();
+    let bops = each().map(|(l, q)| l.macs as f64 * bits(q) * f64::from(q.activation_bits));
     let (inputs, outputs) = ports(graph);
     Ok(Report {
         model: ModelFacts {
@@ -274,8 +316,8 @@ fn report(
         budget: options.budget.clone(),
         totals: Totals {
             weight_bytes: lowered.program.consts.len() as u64,
-            avg_weight_bits: bits,
-            bops: macs as f64 * bits * bits,
+            avg_weight_bits: weight_bits / params.max(1) as f64,
+            bops: bops.sum(),
             macs,
             arena_bytes: lowered.program.arena_bytes as u64,
             arena_lower_bound_bytes: lowered.arena_lower_bound as u64,
@@ -327,10 +369,9 @@ fn layer(graph: &Graph, l: &lowbit_passes::quantize::Layer) -> Layer {
         op: op.into(),
         params,
         macs: (out.elements() * per_output) as u64,
-        weight_format: Format::Int8.name().into(),
-        activation_format: Format::Int8.name().into(),
-        weight_bytes: params,
-        why: WHY.into(),
+        weight_format: l.weights.name().into(),
+        activation_format: format!("int{}", l.activation_bits),
+        weight_bytes: l.weights.packed_len(params as usize) as u64,
         rounding: l.rounding.name().into(),
         rounding_gain_db: l.rounding.gain_db(),
         ..Layer::default()

@@ -5,6 +5,7 @@ use lowbit_ir::eval::EvalError;
 use lowbit_llvm::{EmitError, ScanError};
 use lowbit_load::LoadError;
 use lowbit_onnx::ImportError;
+use lowbit_passes::allocate::Least;
 use lowbit_targets::TargetError;
 
 /// Why a command failed; [`Error::exit_code`] says which kind of failure it is.
@@ -59,11 +60,29 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// No object meets the budgets.
-    #[error("the budget cannot be met: {0}")]
-    Infeasible(String),
+    #[error("{}", .0.message)]
+    Infeasible(Infeasible),
     /// The object differs from its definition.
     #[error("{0}")]
     Mismatch(String),
+}
+
+/// No object meets the budgets.
+#[derive(Clone, Debug)]
+pub struct Infeasible {
+    /// What was asked for and what could be had, in words.
+    pub message: String,
+    /// The least value of each budget, where the allocator found it.
+    pub least: Vec<Least>,
+}
+
+impl From<String> for Infeasible {
+    fn from(message: String) -> Self {
+        Self {
+            message,
+            least: Vec::new(),
+        }
+    }
 }
 
 fn count(n: usize) -> String {

@@ -148,10 +148,8 @@ impl<'a> Quantizer<'a> {
         formats: &Formats,
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
-        let effort = self.tuning.effort();
-        let choose = self.tuning.ranges.is_none() && (effort > 1 || self.is_cheap(effort));
-        let trains = self.tuning.finetune.unwrap_or(STEPS[effort]) > 0;
-        let judges = if choose || trains {
+        let trains = self.tuning.finetune.unwrap_or(STEPS[self.tuning.effort()]) > 0;
+        let judges = if self.chooses() || trains {
             self.judges()
         } else {
             Vec::new()
@@ -166,6 +164,21 @@ impl<'a> Quantizer<'a> {
         }
         // what was chosen is fitted again, with the judges among the samples
         Run::new(self, formats, Vec::new(), progress)?.fit(best.ranges)
+    }
+
+    /// What the network loses at formats on samples that it is not fitted on, without training.
+    ///
+    /// # Errors
+    /// As [`Quantizer::quantize`].
+    pub(crate) fn judged(&self, formats: &Formats, progress: &dyn Progress) -> Result<f64, Error> {
+        let run = Run::new(self, formats, self.judges(), progress)?;
+        Ok(run.choose()?.0.loss)
+    }
+
+    /// Whether the way to choose ranges is chosen.
+    fn chooses(&self) -> bool {
+        let effort = self.tuning.effort();
+        self.tuning.ranges.is_none() && (effort > 1 || self.is_cheap(effort))
     }
 
     /// Whether layers are fitted in seconds, so that it may be done once for each way to choose ranges.
@@ -281,8 +294,8 @@ impl<'a> Run<'a> {
         let q = self.quantizer;
         let methods = match q.tuning.ranges {
             Some(one) => vec![one],
-            None if self.judges.is_empty() => vec![METHODS[0]],
-            None => METHODS.to_vec(),
+            None if !self.judges.is_empty() && q.chooses() => METHODS.to_vec(),
+            None => vec![METHODS[0]],
         };
         let judge = Judge::new(self)?;
         let mut best: Option<Candidate> = None;

@@ -1,6 +1,7 @@
 //! The compiler as a library: one module a command.
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod artefact;
 mod baseline;
 mod bench;
@@ -8,6 +9,7 @@ pub mod build;
 mod cache;
 mod check;
 mod compile;
+mod decide;
 mod diagnose;
 mod error;
 mod eval;
@@ -16,6 +18,7 @@ mod header;
 mod inspect;
 mod model;
 mod object;
+mod plan;
 mod progress;
 mod qemu;
 mod run;
@@ -26,16 +29,18 @@ mod tune;
 mod verify;
 mod whole;
 
+pub use allocate::{Allocated, allocate};
 pub use artefact::{Artefact, is_artefact, object_name};
 pub use bench::{Bench, LayerTime, bench};
 pub use cache::{Cache, Key};
 pub use check::{Check, Problem, check};
 pub use compile::{Compiled, Options, compile};
-pub use error::Error;
+pub use error::{Error, Infeasible};
 pub use eval::eval;
 pub use fit::{Tuning, ranges_from_name, ranges_name};
 pub use header::header;
 pub use inspect::{Inspection, Node, inspect};
+pub use lowbit_passes::allocate::{Allocation, Least, Limits, Pin};
 pub use lowbit_passes::finetune::Estimator;
 pub use lowbit_passes::latency::LatencyTable;
 pub use lowbit_passes::sensitivity::Metric;

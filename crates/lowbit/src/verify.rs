@@ -13,7 +13,7 @@ use crate::bench::random_codes;
 use crate::compile::{Compiled, Options};
 use crate::fit::Tuning;
 use crate::object::{Runner, bytes_of, encode_sample};
-use crate::{Error, Progress};
+use crate::{Error, Progress, decide};
 
 /// What `verify` finds.
 #[derive(Clone, Debug, Serialize)]
@@ -58,6 +58,7 @@ pub(crate) fn options(report: &Report) -> Options {
         features: Some(report.target.features.clone()),
         name: Some(report.model.name.clone()),
         budget: report.budget.clone(),
+        plan: Some(decide::plan_of(report)),
         tuning: Tuning::from_report(&report.reproduce),
         seed: report.reproduce.seed,
         eval: Some(0),

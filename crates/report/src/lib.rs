@@ -102,6 +102,9 @@ pub struct Budget {
     pub bops: Option<f64>,
     /// Bytes of the arena.
     pub ram: Option<u64>,
+    /// Bytes of the object file.
+    #[serde(default)]
+    pub object_size: Option<u64>,
 }
 
 /// A layer with weights.

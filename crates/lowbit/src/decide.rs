@@ -1,0 +1,413 @@
+//! Which formats each layer gets: by a plan, by one width for all, or by measured sensitivities within the budgets.
+
+use lowbit_num::Format;
+use lowbit_passes::allocate::{Allocation, Limits, Pin, Refusal, allocate};
+use lowbit_passes::quantize::{Formats, LayerFormats};
+use lowbit_passes::sensitivity::{Layer, layers};
+use lowbit_report::{Budget, Choice, Plan, PlannedLayer, Point, Report, Sensitivity};
+
+use crate::compile::Options;
+use crate::fit::Quantizer;
+use crate::model::Model;
+use crate::plan::{plan, short};
+use crate::sensitivity::{SensitivityOptions, sensitivity_of};
+use crate::{Error, Progress};
+
+/// A layer of at most this share of the weights is kept at 8 bits where it comes first or last.
+const PINNED_SHARE: f64 = 0.05;
+const EIGHT: &str = "int8";
+const WHY: &str =
+    "8 bits meet the budget, and fewer would cost accuracy for nothing that was asked for";
+
+/// Formats of all layers with their reasons.
+pub(crate) struct Decision {
+    /// Formats by layer.
+    pub(crate) plan: Plan,
+    /// What was chosen from, where something was measured, and the choices.
+    measured: Option<(Sensitivity, Vec<usize>)>,
+}
+
+/// What a decision is made of.
+pub(crate) struct Ask<'a> {
+    pub(crate) options: &'a Options,
+    pub(crate) model: &'a Model,
+    pub(crate) quantizer: &'a Quantizer<'a>,
+    pub(crate) data: &'a lowbit_data::Dataset,
+    pub(crate) progress: &'a dyn Progress,
+}
+
+/// The limits that a budget names, in the table's costs.
+pub(crate) fn limits(budget: &Budget) -> Limits {
+    Limits {
+        bits: budget.bits,
+        size: budget.size.map(|x| x as f64),
+        bops: budget.bops,
+        latency: None,
+        object_size: budget.object_size.map(|x| x as f64),
+    }
+}
+
+impl Ask<'_> {
+    /// Decides within limits.
+    ///
+    /// # Errors
+    /// The plan does not fit the model; no plan keeps the limits.
+    pub(crate) fn decide(&self, limits: &Limits) -> Result<Decision, Error> {
+        let layers = layers(&self.model.graph);
+        if let Some(plan) = &self.options.plan {
+            return followed(plan, &layers);
+        }
+        let defaults = self.default_pins(&layers);
+        if self.options.uniform {
+            return self.uniform(&layers, limits, &defaults);
+        }
+        let free = limits.bits.is_none_or(|b| b >= 8.0)
+            && limits
+                .given()
+                .all(|(b, _)| b == lowbit_passes::allocate::Budget::Bits);
+        if free && self.options.pins.is_empty() && self.options.act_bits != Some(4) {
+            let eight = |_: &Layer| (EIGHT.into(), WHY.into());
+            return Ok(decided(&layers, &eight));
+        }
+        self.allocated(&layers, limits, &defaults)
+    }
+
+    /// First and last layer, but where they hold much of the weights or a person pins them.
+    fn default_pins(&self, layers: &[Layer]) -> Vec<Pin> {
+        let all: usize = layers.iter().map(|l| l.params).sum();
+        let ends = [layers.first(), layers.last()].into_iter().flatten();
+        let small = |l: &&Layer| l.params as f64 <= PINNED_SHARE * all as f64;
+        let named = |l: &&Layer| self.options.pins.iter().any(|p| p.layer == l.name);
+        let pin = |l: &Layer| Pin {
+            layer: l.name.clone(),
+            weight: Some(EIGHT.into()),
+            activation: Some(EIGHT.into()),
+        };
+        let mut pins: Vec<Pin> = ends.filter(|l| small(l) && !named(l)).map(pin).collect();
+        pins.dedup();
+        pins
+    }
+
+    fn uniform(
+        &self,
+        layers: &[Layer],
+        limits: &Limits,
+        defaults: &[Pin],
+    ) -> Result<Decision, Error> {
+        let bits = limits.bits.unwrap_or(8.0);
+        let name = format!("int{bits}");
+        if Format::from_name(&name).is_none() {
+            return Err(Error::Usage(format!(
+                "--uniform needs a width that there is: 8, 6, 5, 4, 3 or 2 bits, not {bits}"
+            )));
+        }
+        let pins: Vec<&Pin> = self.options.pins.iter().chain(defaults).collect();
+        let of = |l: &Layer| match pins.iter().find(|p| p.layer == l.name) {
+            Some(Pin {
+                weight: Some(w), ..
+            }) => (w.clone(), format!("it is pinned to {w}")),
+            _ => (
+                name.clone(),
+                format!("{bits} bits were asked for in every layer"),
+            ),
+        };
+        let mut found = decided(layers, &of);
+        if self.options.act_bits == Some(4) {
+            for l in &mut found.plan.layers {
+                let pinned = defaults.iter().any(|p| p.layer == l.name);
+                l.activation = if pinned { EIGHT } else { "int4" }.into();
+            }
+        }
+        check(&found.plan, layers)?;
+        Ok(found)
+    }
+
+    fn allocated(
+        &self,
+        layers: &[Layer],
+        limits: &Limits,
+        defaults: &[Pin],
+    ) -> Result<Decision, Error> {
+        let how = SensitivityOptions {
+            seed: self.options.seed,
+            cache: self.options.cache.clone(),
+            ..SensitivityOptions::default()
+        };
+        let table = sensitivity_of(self.model, self.data, &how, self.progress)?;
+        let table = self.narrowed(table, limits, defaults);
+        let own = &self.options.pins;
+        let pinned: Vec<Pin> = own.iter().chain(defaults).cloned().collect();
+        let (found, pins) = match allocate(&table, limits, &pinned) {
+            Err(Refusal::Infeasible(_)) if !defaults.is_empty() => {
+                (allocate(&table, limits, own)?, own.clone())
+            }
+            found => (found?, pinned.clone()),
+        };
+        let mixed = plan(&table, &found, &pins, &|name| {
+            let ours = defaults.iter().any(|p| p.layer == name);
+            ours.then(|| {
+                "first and last layers keep 8 bits where they hold few of the weights".into()
+            })
+        });
+        let mixed = Decision {
+            plan: mixed,
+            measured: Some((table.clone(), found.choice)),
+        };
+        let rivals = [pinned, own.clone()];
+        let rivals = rivals
+            .iter()
+            .filter_map(|pins| widest(&table, layers, limits, pins));
+        self.better(mixed, rivals.collect(), &table)
+    }
+
+    /// The table with inputs of the width that was asked for: 8 bits, or 4 where a layer may have them.
+    fn narrowed(&self, mut table: Sensitivity, limits: &Limits, defaults: &[Pin]) -> Sensitivity {
+        let both = self.options.act_bits.is_none() && limits.bops.is_some();
+        let pinned = |name: &str| defaults.iter().any(|p| p.layer == name);
+        let wide: Vec<Option<String>> = table
+            .layers
+            .iter()
+            .filter(|l| pinned(&l.name))
+            .map(|l| l.reads.clone())
+            .collect();
+        for l in &mut table.layers {
+            let shared = l.reads.is_some() && wide.contains(&l.reads);
+            let four = self.options.act_bits == Some(4) && !pinned(&l.name) && !shared;
+            let offered = l.choices.iter().any(|c| c.activation == "int4");
+            let want = if four && offered { "int4" } else { EIGHT };
+            l.choices.retain(|c| both || c.activation == want);
+        }
+        table
+    }
+
+    /// The mixed plan, or a plan of one width that loses less on samples that neither was made on.
+    fn better(
+        &self,
+        mixed: Decision,
+        rivals: Vec<(Allocation, String)>,
+        table: &Sensitivity,
+    ) -> Result<Decision, Error> {
+        let Some((_, own)) = &mixed.measured else {
+            return Ok(mixed);
+        };
+        let rivals: Vec<_> = rivals
+            .into_iter()
+            .filter(|(a, _)| &a.choice != own)
+            .collect();
+        if rivals.is_empty() {
+            return Ok(mixed);
+        }
+        let loss = |plan: &Plan| self.quantizer.judged(&formats(plan), self.progress);
+        let least = loss(&mixed.plan)?;
+        let mut best = (least, mixed);
+        for (found, width) in rivals {
+            let mut uniform = plan(table, &found, &[], &|_| None);
+            let loss = loss(&uniform)?;
+            self.progress.note(&format!(
+                "on held-out samples the mixed plan loses {}, {width} everywhere {}",
+                short(least),
+                short(loss)
+            ));
+            if loss < best.0 {
+                for l in &mut uniform.layers {
+                    l.why = format!(
+                        "one width for all: on held-out samples it loses {}, the mixed plan {}",
+                        short(loss),
+                        short(least)
+                    );
+                }
+                let measured = Some((table.clone(), found.choice));
+                best = (
+                    loss,
+                    Decision {
+                        plan: uniform,
+                        measured,
+                    },
+                );
+            }
+        }
+        Ok(best.1)
+    }
+}
+
+/// The plan with the widest single width that keeps the limits, pins aside, and the name of the width.
+fn widest(
+    table: &Sensitivity,
+    layers: &[Layer],
+    limits: &Limits,
+    pins: &[Pin],
+) -> Option<(Allocation, String)> {
+    let widths = [8, 6, 5, 4, 3, 2].map(|b| format!("int{b}"));
+    widths.into_iter().find_map(|width| {
+        let rest = layers
+            .iter()
+            .filter(|l| !pins.iter().any(|p| p.layer == l.name));
+        let rest = rest.map(|l| Pin {
+            layer: l.name.clone(),
+            weight: Some(width.clone()),
+            activation: None,
+        });
+        let pins: Vec<Pin> = pins.iter().cloned().chain(rest).collect();
+        Some((allocate(table, limits, &pins).ok()?, width))
+    })
+}
+
+fn decided(layers: &[Layer], weight: &dyn Fn(&Layer) -> (String, String)) -> Decision {
+    let layer = |l: &Layer| {
+        let (weight, why) = weight(l);
+        PlannedLayer {
+            name: l.name.clone(),
+            weight,
+            activation: EIGHT.into(),
+            why,
+        }
+    };
+    Decision {
+        plan: Plan {
+            layers: layers.iter().map(layer).collect(),
+        },
+        measured: None,
+    }
+}
+
+/// A person's plan; layers that it does not name have 8 bits.
+fn followed(plan: &Plan, layers: &[Layer]) -> Result<Decision, Error> {
+    check(plan, layers)?;
+    let mut found = decided(layers, &|_| {
+        (EIGHT.into(), "the plan does not name it".into())
+    });
+    for own in &mut found.plan.layers {
+        if let Some(planned) = plan.layers.iter().find(|p| p.name == own.name) {
+            own.weight.clone_from(&planned.weight);
+            own.activation.clone_from(&planned.activation);
+            own.why.clone_from(&planned.why);
+            if own.why.is_empty() {
+                own.why = "the plan asks for it".into();
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A plan may only ask for what layers can have.
+fn check(plan: &Plan, layers: &[Layer]) -> Result<(), Error> {
+    for planned in &plan.layers {
+        if !layers.iter().any(|l| l.name == planned.name) {
+            return Err(Error::Other(format!(
+                "the plan names layer '{}', which the model does not have",
+                planned.name
+            )));
+        }
+        let weights: Vec<&str> = Format::ALL.iter().map(|f| f.name()).collect();
+        let wrong = [
+            (&planned.weight, &weights[..]),
+            (&planned.activation, &[EIGHT, "int4"][..]),
+        ];
+        if let Some((format, known)) = wrong.iter().find(|(f, known)| !known.contains(&f.as_str()))
+        {
+            return Err(Error::Other(format!(
+                "the plan gives layer '{}' the format '{format}'; this version has {}",
+                planned.name,
+                known.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The formats of a plan.
+pub(crate) fn formats(plan: &Plan) -> Formats {
+    let format = |name: &str| match Format::from_name(name) {
+        // either grid of 2 bits stands for the one that errs less
+        Some(Format::Odd2) => Format::Int2,
+        found => found.unwrap_or(Format::Int8),
+    };
+    let layer = |l: &PlannedLayer| {
+        let formats = LayerFormats {
+            weight: format(&l.weight),
+            activation: format(&l.activation),
+        };
+        (l.name.clone(), formats)
+    };
+    Formats {
+        layers: plan.layers.iter().map(layer).collect(),
+        ..Formats::default()
+    }
+}
+
+/// The plan that a report tells.
+pub(crate) fn plan_of(report: &Report) -> Plan {
+    let layer = |l: &lowbit_report::Layer| PlannedLayer {
+        name: l.name.clone(),
+        weight: l.weight_format.clone(),
+        activation: l.activation_format.clone(),
+        why: l.why.clone(),
+    };
+    Plan {
+        layers: report.layers.iter().map(layer).collect(),
+    }
+}
+
+/// Average bits that the frontier is drawn at.
+const FRONTIER: std::ops::RangeInclusive<u32> = 8..=32;
+
+impl Decision {
+    /// Writes reasons, predictions, choices and the frontier into a report.
+    pub(crate) fn fill(&self, report: &mut Report) {
+        for l in &mut report.layers {
+            if let Some(planned) = self.plan.layers.iter().find(|p| p.name == l.name) {
+                l.why.clone_from(&planned.why);
+            }
+        }
+        let Some((table, choice)) = &self.measured else {
+            return;
+        };
+        for (row, &c) in table.layers.iter().zip(choice) {
+            let Some(l) = report.layers.iter_mut().find(|l| l.name == row.name) else {
+                continue;
+            };
+            l.predicted_loss = Some(row.choices[c].loss);
+            let could = row.choices.iter().map(|c| Choice {
+                weight_format: c.weight.clone(),
+                activation_format: c.activation.clone(),
+                predicted_loss: c.loss,
+                weight_bytes: c.weight_bytes.unwrap_or(0.0) as u64,
+            });
+            l.choices = could.collect();
+        }
+        report.frontier = frontier(table);
+    }
+}
+
+/// Best plans from the smallest average of bits to the largest.
+pub(crate) fn frontier(table: &Sensitivity) -> Vec<Point> {
+    let mut points: Vec<Point> = Vec::new();
+    for quarter in FRONTIER {
+        let limits = Limits {
+            bits: Some(f64::from(quarter) / 4.0),
+            ..Limits::default()
+        };
+        let Ok(found) = allocate(table, &limits, &[]) else {
+            continue;
+        };
+        let picks = || {
+            table
+                .layers
+                .iter()
+                .zip(&found.choice)
+                .map(|(l, &c)| &l.choices[c])
+        };
+        let total = |name: &str| found.totals.get(name).copied().unwrap_or(0.0);
+        let point = Point {
+            bits: total("avg_weight_bits"),
+            weight_bytes: total("weight_bytes") as u64,
+            predicted_loss: found.objective,
+            formats: picks().map(|c| c.weight.clone()).collect(),
+            activations: picks().map(|c| c.activation.clone()).collect(),
+        };
+        if points.last().is_none_or(|p| p.formats != point.formats) {
+            points.push(point);
+        }
+    }
+    points
+}

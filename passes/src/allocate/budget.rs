@@ -1,0 +1,158 @@
+use std::fmt;
+
+use lowbit_num::Format;
+use lowbit_report::{SensitiveChoice, SensitiveLayer};
+use serde::{Serialize, Serializer};
+
+/// A cost that can be bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Budget {
+    /// Average bits of a weight.
+    Bits,
+    /// Bytes of weights and constants.
+    Size,
+    /// Bit operations.
+    Bops,
+    /// Milliseconds of one inference.
+    Latency,
+    /// Bytes of the object.
+    ObjectSize,
+}
+
+impl Budget {
+    /// Every budget.
+    pub const ALL: &'static [Self] = &[
+        Self::Bits,
+        Self::Size,
+        Self::Bops,
+        Self::Latency,
+        Self::ObjectSize,
+    ];
+
+    /// The flag of the command line.
+    pub fn flag(self) -> &'static str {
+        match self {
+            Self::Bits => "--bits",
+            Self::Size => "--size",
+            Self::Bops => "--bops",
+            Self::Latency => "--latency",
+            Self::ObjectSize => "--object-size",
+        }
+    }
+
+    /// The flag's name as a key.
+    pub fn name(self) -> String {
+        self.flag()[2..].replace('-', "_")
+    }
+
+    /// The field of a choice, or of a layer, that tells the cost.
+    pub(crate) fn field(self) -> &'static str {
+        match self {
+            Self::Bits => "params",
+            Self::Size => "weight_bytes",
+            Self::Bops => "bops",
+            Self::Latency => "latency_us",
+            Self::ObjectSize => "object_bytes",
+        }
+    }
+
+    /// The name of the total that a budget bounds.
+    pub fn total(self) -> &'static str {
+        match self {
+            Self::Bits => "avg_weight_bits",
+            other => other.field(),
+        }
+    }
+
+    /// What a choice costs: weights × bits, bytes, operations or microseconds. `None` where the table does not tell.
+    pub fn cost(self, layer: &SensitiveLayer, choice: &SensitiveChoice) -> Option<f64> {
+        match self {
+            Self::Bits => Some(layer.params? * f64::from(weight_bits(&choice.weight)?)),
+            Self::Size => choice.weight_bytes,
+            Self::Bops => choice.bops,
+            Self::Latency => choice.latency_us,
+            Self::ObjectSize => choice.object_bytes,
+        }
+    }
+
+    /// How many units of cost make one unit of the flag: all weights for `--bits`, 1000 microseconds for `--latency`.
+    pub fn unit(self, layers: &[SensitiveLayer]) -> f64 {
+        match self {
+            Self::Bits => layers.iter().filter_map(|l| l.params).sum(),
+            Self::Latency => 1000.0,
+            Self::Size | Self::Bops | Self::ObjectSize => 1.0,
+        }
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.flag())
+    }
+}
+
+impl Serialize for Budget {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
+/// Nominal bits of a weight format; formats that people name themselves may be `int` and a number.
+pub fn weight_bits(name: &str) -> Option<u32> {
+    let own = || name.strip_prefix("int")?.parse().ok();
+    Format::from_name(name).map_or_else(own, |f| Some(f.bits()))
+}
+
+/// Limits of the costs, in the units of the flags; `None` where there is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// Average bits of a weight.
+    pub bits: Option<f64>,
+    /// Bytes of weights and constants.
+    pub size: Option<f64>,
+    /// Bit operations.
+    pub bops: Option<f64>,
+    /// Milliseconds of one inference.
+    pub latency: Option<f64>,
+    /// Bytes of the object.
+    pub object_size: Option<f64>,
+}
+
+/// A sum of floats may exceed its true value by this share of it: thousands of roundings.
+const ROUNDING: f64 = 1e-12;
+
+impl Limits {
+    /// The limit of a budget.
+    pub fn of(&self, budget: Budget) -> Option<f64> {
+        match budget {
+            Budget::Bits => self.bits,
+            Budget::Size => self.size,
+            Budget::Bops => self.bops,
+            Budget::Latency => self.latency,
+            Budget::ObjectSize => self.object_size,
+        }
+    }
+
+    /// The limits with one of them replaced.
+    pub fn with(self, budget: Budget, limit: Option<f64>) -> Self {
+        let mut new = self;
+        *match budget {
+            Budget::Bits => &mut new.bits,
+            Budget::Size => &mut new.size,
+            Budget::Bops => &mut new.bops,
+            Budget::Latency => &mut new.latency,
+            Budget::ObjectSize => &mut new.object_size,
+        } = limit;
+        new
+    }
+
+    /// The budgets that are given.
+    pub fn given(&self) -> impl Iterator<Item = (Budget, f64)> + '_ {
+        Budget::ALL.iter().filter_map(|&b| Some((b, self.of(b)?)))
+    }
+}
+
+/// Whether a sum of costs keeps its limit.
+pub(crate) fn within(sum: f64, limit: f64) -> bool {
+    sum <= limit + ROUNDING * limit.abs()
+}
