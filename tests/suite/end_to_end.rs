@@ -303,7 +303,9 @@ fn the_bytes_do_not_depend_on_threads_or_runs() {
         let folder = tempfile::tempdir().unwrap();
         compile(folder.path(), &["--jobs", jobs, "--no-cache"]);
         for ((name, bytes), (_, other)) in contents(folder.path()).iter().zip(&expected) {
-            assert!(bytes == other, "{name} differs with {jobs} jobs");
+            // the report tells measured times
+            let timed = name.starts_with("report.");
+            assert!(timed || bytes == other, "{name} differs with {jobs} jobs");
         }
     }
 }
