@@ -93,11 +93,7 @@ fn none() -> Refusal {
 }
 
 /// The least sum of a row's costs with the limits of other rows kept, and each layer's part of it.
-fn least(
-    problem: &Problem,
-    row: usize,
-    others: &[usize],
-) -> Result<Option<(f64, Parts)>, Refusal> {
+fn least(problem: &Problem, row: usize, others: &[usize]) -> Result<Option<(f64, Parts)>, Refusal> {
     let mut program = problem.clone();
     program.rows = others
         .iter()
