@@ -8,11 +8,10 @@
 use lowbit_ir::derive::{Emit, gradient};
 use lowbit_ir::eval::{Plan, run_observed};
 use lowbit_ir::{Graph, Tensor, ValueId};
-use rayon::prelude::*;
 
 use super::hessian::{Running, Trace};
 use super::random::Random;
-use super::{COLUMNS, SensitivityError, Study, WEIGHTS};
+use super::{COLUMNS, SensitivityError, Study, WEIGHTS, stream};
 use crate::simplify::fold_constants;
 
 /// What gradients say about every layer.
@@ -112,7 +111,7 @@ impl Gradients {
         sample: impl Fn(usize) -> Result<Vec<Tensor>, E> + Sync,
         label: impl Fn(usize) -> Option<usize> + Sync,
         draws: Draws,
-        mut progress: impl FnMut(usize, usize),
+        progress: impl FnMut(usize, usize),
     ) -> Result<Self, SensitivityError<E>> {
         let derived = Derived::new(study)?;
         let errors = study.errors();
@@ -123,35 +122,25 @@ impl Gradients {
         );
         let mut input_errors = vec![0.0; layers];
         let mut fisher = vec![vec![0.0; COLUMNS]; layers];
-        let chunk = rayon::current_num_threads().max(1);
-        for first in (0..n).step_by(chunk) {
-            progress(first, n);
-            let rows: Result<Vec<Row>, SensitivityError<E>> = (first..n.min(first + chunk))
-                .into_par_iter()
-                .map(|i| {
-                    let inputs = sample(i).map_err(SensitivityError::Sample)?;
-                    one(study, &derived, &errors, i, &inputs, label(i), draws)
-                })
-                .collect();
-            for row in rows? {
-                row.weights
-                    .iter()
-                    .zip(&mut sums.0)
-                    .for_each(|(&x, s)| s.add(x));
-                row.inputs
-                    .iter()
-                    .zip(&mut sums.1)
-                    .for_each(|(&x, s)| s.add(x));
-                let errors = input_errors.iter_mut().zip(&row.input_errors);
-                errors.for_each(|(a, x)| *a += x / n as f64);
-                for (all, own) in fisher.iter_mut().zip(&row.fisher) {
-                    all.iter_mut()
-                        .zip(own)
-                        .for_each(|(a, x)| *a += x / n as f64);
-                }
+        let row =
+            |i: usize, inputs: &[Tensor]| one(study, &derived, &errors, i, inputs, label(i), draws);
+        stream::rows(n, sample, progress, row, |row: Row| {
+            row.weights
+                .iter()
+                .zip(&mut sums.0)
+                .for_each(|(&x, s)| s.add(x));
+            row.inputs
+                .iter()
+                .zip(&mut sums.1)
+                .for_each(|(&x, s)| s.add(x));
+            let errors = input_errors.iter_mut().zip(&row.input_errors);
+            errors.for_each(|(a, x)| *a += x / n as f64);
+            for (all, own) in fisher.iter_mut().zip(&row.fisher) {
+                all.iter_mut()
+                    .zip(own)
+                    .for_each(|(a, x)| *a += x / n as f64);
             }
-        }
-        progress(n, n);
+        })?;
         Ok(Self {
             weights: sums.0.iter().map(Running::trace).collect(),
             inputs: sums.1.iter().map(Running::trace).collect(),

@@ -3,10 +3,9 @@
 use lowbit_ir::derive::hessian_vector;
 use lowbit_ir::eval::{Plan, run, run_observed};
 use lowbit_ir::{Graph, Tensor, ValueId};
-use rayon::prelude::*;
 
 use super::random::Random;
-use super::{SensitivityError, Study, WEIGHTS};
+use super::{SensitivityError, Study, WEIGHTS, stream};
 use crate::simplify::fold_constants;
 
 /// An estimate with the standard error of its mean.
@@ -141,28 +140,16 @@ pub fn hutchinson<E: std::error::Error + Send + 'static>(
     let derived = Derived::new(study)?;
     let mut running = vec![Running::default(); study.layers.len()];
     let mut probes = 0;
-    let chunk = rayon::current_num_threads().max(1);
     for round in 0..rounds {
-        for first in (0..n).step_by(chunk) {
-            progress(round * n + first, rounds * n);
-            let rows: Result<Vec<Vec<f64>>, SensitivityError<E>> = (first..n.min(first + chunk))
-                .into_par_iter()
-                .map(|i| {
-                    let inputs = sample(i).map_err(SensitivityError::Sample)?;
-                    one(
-                        study,
-                        &derived,
-                        i,
-                        &inputs,
-                        Random::new(seed, (round * n + i) as u64),
-                    )
-                })
-                .collect();
-            for row in rows? {
-                probes += 1;
-                row.iter().zip(&mut running).for_each(|(&x, r)| r.add(x));
-            }
-        }
+        let row = |i: usize, inputs: &[Tensor]| {
+            let random = Random::new(seed, (round * n + i) as u64);
+            one(study, &derived, i, inputs, random)
+        };
+        let step = |done, _| progress(round * n + done, rounds * n);
+        stream::rows(n, &sample, step, row, |row: Vec<f64>| {
+            probes += 1;
+            row.iter().zip(&mut running).for_each(|(&x, r)| r.add(x));
+        })?;
         let layers = running.iter().map(Running::trace).collect();
         let traces = Traces { layers, probes };
         if traces.relative_error() <= tolerance || round + 1 == rounds {

@@ -7,10 +7,9 @@
 use lowbit_ir::derive::relevance;
 use lowbit_ir::eval::{Plan, run_observed};
 use lowbit_ir::{Graph, Tensor, ValueId};
-use rayon::prelude::*;
 
 use super::measured::{Values, layer_results};
-use super::{COLUMNS, SensitivityError, Study};
+use super::{COLUMNS, SensitivityError, Study, stream};
 use crate::simplify::fold_constants;
 
 /// Shares of relevance and relative errors of one sample.
@@ -27,35 +26,24 @@ pub fn lrp<E: std::error::Error + Send + 'static>(
     study: &Study<'_>,
     n: usize,
     sample: impl Fn(usize) -> Result<Vec<Tensor>, E> + Sync,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<Vec<Vec<f64>>, SensitivityError<E>> {
     let graph = shares(study)?;
     let plan = Plan::new(&graph);
     let layers = study.layers.len();
     let (mut share, mut error) = (vec![0.0; layers], vec![vec![0.0; COLUMNS]; layers]);
-    let chunk = rayon::current_num_threads().max(1);
-    for first in (0..n).step_by(chunk) {
-        progress(first, n);
-        let rows: Result<Vec<Row>, SensitivityError<E>> = (first..n.min(first + chunk))
-            .into_par_iter()
-            .map(|i| {
-                let inputs = sample(i).map_err(SensitivityError::Sample)?;
-                one(study, (&graph, &plan), i, &inputs)
-            })
-            .collect();
-        for row in rows? {
-            share
-                .iter_mut()
-                .zip(row.shares)
+    let row = |i: usize, inputs: &[Tensor]| one(study, (&graph, &plan), i, inputs);
+    stream::rows(n, sample, progress, row, |row: Row| {
+        share
+            .iter_mut()
+            .zip(row.shares)
+            .for_each(|(s, x)| *s += x / n as f64);
+        for (sum, own) in error.iter_mut().zip(&row.errors) {
+            sum.iter_mut()
+                .zip(own)
                 .for_each(|(s, x)| *s += x / n as f64);
-            for (sum, own) in error.iter_mut().zip(&row.errors) {
-                sum.iter_mut()
-                    .zip(own)
-                    .for_each(|(s, x)| *s += x / n as f64);
-            }
         }
-    }
-    progress(n, n);
+    })?;
     let rows = share.iter().zip(error);
     Ok(rows
         .map(|(s, e)| e.into_iter().map(|e| s * e).collect())

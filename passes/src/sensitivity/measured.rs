@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use lowbit_ir::eval::EvalError;
 use lowbit_ir::{Def, Graph, Node, NodeId, OpError, SecondaryMap, Tensor, ValueId};
-use rayon::prelude::*;
 
-use super::{COLUMNS, SensitivityError, Study};
+use super::{COLUMNS, SensitivityError, Study, stream};
 
 /// Mean losses over samples, by layer and column; see [`COLUMNS`].
 #[derive(Clone, Debug, PartialEq)]
@@ -146,7 +145,7 @@ pub fn measure<E: std::error::Error + Send + 'static>(
     study: &Study<'_>,
     n: usize,
     sample: impl Fn(usize) -> Result<Vec<Tensor>, E> + Sync,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<Measured, SensitivityError<E>> {
     let reruns = study.layers.iter().map(|l| Rerun::new(study, &[l.output]));
     let reruns: Vec<Rerun<'_>> = reruns.collect();
@@ -155,21 +154,8 @@ pub fn measure<E: std::error::Error + Send + 'static>(
         loss: zeros.clone(),
         noise: zeros,
     };
-    let chunk = rayon::current_num_threads().max(1);
-    for first in (0..n).step_by(chunk) {
-        progress(first, n);
-        let rows: Result<Vec<Row>, SensitivityError<E>> = (first..n.min(first + chunk))
-            .into_par_iter()
-            .map(|i| {
-                let inputs = sample(i).map_err(SensitivityError::Sample)?;
-                one(study, &reruns, i, &inputs)
-            })
-            .collect();
-        for row in rows? {
-            sum.add(&row, n);
-        }
-    }
-    progress(n, n);
+    let row = |i: usize, inputs: &[Tensor]| one(study, &reruns, i, inputs);
+    stream::rows(n, sample, progress, row, |row: Row| sum.add(&row, n))?;
     Ok(sum)
 }
 

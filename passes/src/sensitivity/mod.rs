@@ -12,6 +12,7 @@ mod measured;
 mod plans;
 mod random;
 mod rank;
+mod stream;
 #[cfg(test)]
 mod tests;
 

@@ -1,11 +1,10 @@
 //! Random mixed plans and what they lose: what predictions are judged by.
 
 use lowbit_ir::{Tensor, ValueId};
-use rayon::prelude::*;
 
 use super::measured::{Rerun, Values};
 use super::random::Random;
-use super::{Layer, SensitivityError, Study, WEIGHTS};
+use super::{Layer, SensitivityError, Study, WEIGHTS, stream};
 
 /// A kind of random plan. Ternary weights are in none: every number of bits has one format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,28 +84,17 @@ pub fn plan_loss<E: std::error::Error + Send + 'static>(
     plans: &[Vec<usize>],
     n: usize,
     sample: impl Fn(usize) -> Result<Vec<Tensor>, E> + Sync,
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<Vec<f64>, SensitivityError<E>> {
     let weights: Vec<ValueId> = study.layers.iter().map(|l| l.weight).collect();
     let rerun = Rerun::new(study, &weights);
     let mut sums = vec![0.0; plans.len()];
-    let chunk = rayon::current_num_threads().max(1);
-    for first in (0..n).step_by(chunk) {
-        progress(first, n);
-        let rows: Result<Vec<Vec<f64>>, SensitivityError<E>> = (first..n.min(first + chunk))
-            .into_par_iter()
-            .map(|i| {
-                let inputs = sample(i).map_err(SensitivityError::Sample)?;
-                one(study, &rerun, plans, i, &inputs)
-            })
-            .collect();
-        for row in rows? {
-            sums.iter_mut()
-                .zip(row)
-                .for_each(|(s, x)| *s += x / n as f64);
-        }
-    }
-    progress(n, n);
+    let row = |i: usize, inputs: &[Tensor]| one(study, &rerun, plans, i, inputs);
+    stream::rows(n, sample, progress, row, |row: Vec<f64>| {
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(s, x)| *s += x / n as f64);
+    })?;
     Ok(sums)
 }
 
