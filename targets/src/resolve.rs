@@ -129,7 +129,7 @@ const ICE: &[Feature] = &[
 ];
 
 /// Resolves what `--target` and `--cpu` say. Without a triple the host's family is meant; without a processor `native`
-/// where the triple is the host's family, else `portable`.
+/// where the triple is the host's family, else what every processor of the triple's family has.
 ///
 /// # Errors
 /// The triple or the processor is not known, or `native` is asked for on another family.
@@ -143,10 +143,10 @@ pub fn resolve(triple: Option<&str>, cpu: Option<&str>) -> Result<ResolvedTarget
     };
     let arch = Arch::of_triple(&triple).filter(|_| is_elf(&triple));
     let arch = arch.ok_or_else(|| TargetError::Triple(triple.clone()))?;
-    match cpu.unwrap_or(if arch == host::arch() {
-        "native"
-    } else {
-        "portable"
+    match cpu.unwrap_or(match arch {
+        own if own == host::arch() => "native",
+        Arch::Aarch64 => "aarch64-neon",
+        _ => "portable",
     }) {
         "native" if arch != host::arch() => Err(TargetError::NotHost(triple)),
         "native" => Ok(native(arch, triple)),

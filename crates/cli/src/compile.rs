@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use lowbit::report::{Budget, Report, read_plan};
+use lowbit::report::{Budget, Report, read_plan, text};
 use lowbit::{Cache, Error, Estimator, Options, Tuning, ranges_from_name};
 
 use crate::budget::Budgets;
@@ -203,7 +203,7 @@ fn summary(r: &Report, folder: &std::path::Path) {
             format!(
                 "{} at {} bits on average",
                 bytes(t.weight_bytes),
-                t.avg_weight_bits
+                text::significant(t.avg_weight_bits)
             ),
         ],
         vec![
