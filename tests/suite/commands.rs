@@ -22,7 +22,7 @@ fn all() -> Vec<String> {
 fn every_command_has_help_with_an_example() {
     let found = all();
     for known in [
-        "compile", "check", "inspect", "eval", "run", "bench", "verify", "targets",
+        "compile", "check", "inspect", "eval", "run", "bench", "verify", "targets", "pareto",
     ] {
         assert!(found.iter().any(|f| f == known), "{found:?}");
     }

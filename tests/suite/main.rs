@@ -6,5 +6,6 @@ mod end_to_end;
 mod examples;
 mod models;
 mod operators;
+mod pareto;
 mod targets;
 mod tool;

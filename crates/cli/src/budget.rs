@@ -41,7 +41,7 @@ impl Budgets {
 }
 
 /// `LAYER=WEIGHT` or `LAYER=WEIGHTxACTIVATION`; a bare number means `int` and that number.
-fn pin(text: &str) -> Result<Pin, String> {
+pub(crate) fn pin(text: &str) -> Result<Pin, String> {
     let (layer, formats) = text
         .rsplit_once('=')
         .filter(|(layer, formats)| !layer.is_empty() && !formats.is_empty())

@@ -11,6 +11,7 @@ mod inspect;
 mod interrupt;
 mod numbers;
 mod output;
+mod pareto;
 mod progress;
 mod run;
 mod sensitivity;
@@ -44,6 +45,7 @@ enum Command {
     Run(run::Args),
     Bench(bench::Args),
     Sensitivity(sensitivity::Args),
+    Pareto(pareto::Args),
     Verify(verify::Args),
     Targets(targets::Args),
 }
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Sensitivity(args) => sensitivity::run(args),
+        Command::Pareto(args) => pareto::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Targets(args) => targets::run(args),
     };

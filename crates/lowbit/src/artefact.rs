@@ -6,7 +6,7 @@ use lowbit_report::{Plan, Report, read_report, report_page, to_json};
 
 use crate::Error;
 use crate::header::header;
-use crate::whole::fill_folder;
+use crate::whole::write_all;
 
 /// The files of a compiled model.
 pub struct Artefact {
@@ -71,14 +71,7 @@ impl Artefact {
             ("report.json".into(), to_json(&self.report).into_bytes()),
             ("report.html".into(), report_page(&self.report).into_bytes()),
         ];
-        fill_folder(folder, |beside| {
-            let write = |(file, bytes): (String, Vec<u8>)| {
-                std::fs::write(beside.join(&file), bytes)
-                    .map_err(|e| Error::file("write", &folder.join(&file), e))?;
-                Ok(file)
-            };
-            files.into_iter().map(write).collect()
-        })?;
+        write_all(folder, files)?;
         Ok(())
     }
 }

@@ -57,7 +57,7 @@ impl Ask<'_> {
         if let Some(plan) = &self.options.plan {
             return followed(plan, &layers);
         }
-        let defaults = self.default_pins(&layers);
+        let defaults = default_pins(&layers, &self.options.pins);
         if self.options.uniform {
             return self.uniform(&layers, limits, &defaults);
         }
@@ -70,22 +70,6 @@ impl Ask<'_> {
             return Ok(decided(&layers, &eight));
         }
         self.allocated(&layers, limits, &defaults)
-    }
-
-    /// First and last layer, but where they hold much of the weights or a person pins them.
-    fn default_pins(&self, layers: &[Layer]) -> Vec<Pin> {
-        let all: usize = layers.iter().map(|l| l.params).sum();
-        let ends = [layers.first(), layers.last()].into_iter().flatten();
-        let small = |l: &&Layer| l.params as f64 <= PINNED_SHARE * all as f64;
-        let named = |l: &&Layer| self.options.pins.iter().any(|p| p.layer == l.name);
-        let pin = |l: &Layer| Pin {
-            layer: l.name.clone(),
-            weight: Some(EIGHT.into()),
-            activation: Some(EIGHT.into()),
-        };
-        let mut pins: Vec<Pin> = ends.filter(|l| small(l) && !named(l)).map(pin).collect();
-        pins.dedup();
-        pins
     }
 
     fn uniform(
@@ -134,50 +118,21 @@ impl Ask<'_> {
             ..SensitivityOptions::default()
         };
         let table = sensitivity_of(self.model, self.data, &how, self.progress)?;
-        let table = self.narrowed(table, limits, defaults);
+        let both = self.options.act_bits.is_none() && limits.bops.is_some();
+        let table = narrowed(table, self.options.act_bits, both, defaults);
         let own = &self.options.pins;
-        let pinned: Vec<Pin> = own.iter().chain(defaults).cloned().collect();
-        let (found, pins) = match allocate(&table, limits, &pinned) {
-            Err(Refusal::Infeasible(_)) if !defaults.is_empty() => {
-                (allocate(&table, limits, own)?, own.clone())
-            }
-            found => (found?, pinned.clone()),
-        };
-        let mixed = plan(&table, &found, &pins, &|name| {
-            let ours = defaults.iter().any(|p| p.layer == name);
-            ours.then(|| {
-                "first and last layers keep 8 bits where they hold few of the weights".into()
-            })
-        });
+        let (found, pins) = best(&table, limits, own, defaults)?;
+        let mixed = reasoned(&table, &found, &pins, defaults);
         let mixed = Decision {
             plan: mixed,
             measured: Some((table.clone(), found.choice)),
         };
+        let pinned = own.iter().chain(defaults).cloned().collect();
         let rivals = [pinned, own.clone()];
         let rivals = rivals
             .iter()
             .filter_map(|pins| widest(&table, layers, limits, pins));
         self.better(mixed, rivals.collect(), &table)
-    }
-
-    /// The table with inputs of the width that was asked for: 8 bits, or 4 where a layer may have them.
-    fn narrowed(&self, mut table: Sensitivity, limits: &Limits, defaults: &[Pin]) -> Sensitivity {
-        let both = self.options.act_bits.is_none() && limits.bops.is_some();
-        let pinned = |name: &str| defaults.iter().any(|p| p.layer == name);
-        let wide: Vec<Option<String>> = table
-            .layers
-            .iter()
-            .filter(|l| pinned(&l.name))
-            .map(|l| l.reads.clone())
-            .collect();
-        for l in &mut table.layers {
-            let shared = l.reads.is_some() && wide.contains(&l.reads);
-            let four = self.options.act_bits == Some(4) && !pinned(&l.name) && !shared;
-            let offered = l.choices.iter().any(|c| c.activation == "int4");
-            let want = if four && offered { "int4" } else { EIGHT };
-            l.choices.retain(|c| both || c.activation == want);
-        }
-        table
     }
 
     /// The mixed plan, or a plan of one width that loses less on samples that neither was made on.
@@ -228,6 +183,75 @@ impl Ask<'_> {
         }
         Ok(best.1)
     }
+}
+
+/// First and last layer, but where they hold much of the weights or a person pins them.
+pub(crate) fn default_pins(layers: &[Layer], own: &[Pin]) -> Vec<Pin> {
+    let all: usize = layers.iter().map(|l| l.params).sum();
+    let ends = [layers.first(), layers.last()].into_iter().flatten();
+    let small = |l: &&Layer| l.params as f64 <= PINNED_SHARE * all as f64;
+    let named = |l: &&Layer| own.iter().any(|p| p.layer == l.name);
+    let pin = |l: &Layer| Pin {
+        layer: l.name.clone(),
+        weight: Some(EIGHT.into()),
+        activation: Some(EIGHT.into()),
+    };
+    let mut pins: Vec<Pin> = ends.filter(|l| small(l) && !named(l)).map(pin).collect();
+    pins.dedup();
+    pins
+}
+
+/// The table with inputs of the width that was asked for: 8 bits, or 4 where a layer may have them; `both` leaves both.
+pub(crate) fn narrowed(
+    mut table: Sensitivity,
+    act_bits: Option<u32>,
+    both: bool,
+    defaults: &[Pin],
+) -> Sensitivity {
+    let pinned = |name: &str| defaults.iter().any(|p| p.layer == name);
+    let wide: Vec<Option<String>> = table
+        .layers
+        .iter()
+        .filter(|l| pinned(&l.name))
+        .map(|l| l.reads.clone())
+        .collect();
+    for l in &mut table.layers {
+        let shared = l.reads.is_some() && wide.contains(&l.reads);
+        let four = act_bits == Some(4) && !pinned(&l.name) && !shared;
+        let offered = l.choices.iter().any(|c| c.activation == "int4");
+        let want = if four && offered { "int4" } else { EIGHT };
+        l.choices.retain(|c| both || c.activation == want);
+    }
+    table
+}
+
+/// The best plan with the default pins, without them where no plan keeps the limits with them; and the pins it has.
+pub(crate) fn best(
+    table: &Sensitivity,
+    limits: &Limits,
+    own: &[Pin],
+    defaults: &[Pin],
+) -> Result<(Allocation, Vec<Pin>), Refusal> {
+    let pinned: Vec<Pin> = own.iter().chain(defaults).cloned().collect();
+    match allocate(table, limits, &pinned) {
+        Err(Refusal::Infeasible(_)) if !defaults.is_empty() => {
+            Ok((allocate(table, limits, own)?, own.to_vec()))
+        }
+        found => Ok((found?, pinned)),
+    }
+}
+
+/// An allocation as a plan that says why.
+pub(crate) fn reasoned(
+    table: &Sensitivity,
+    found: &Allocation,
+    pins: &[Pin],
+    defaults: &[Pin],
+) -> Plan {
+    plan(table, found, pins, &|name| {
+        let ours = defaults.iter().any(|p| p.layer == name);
+        ours.then(|| "first and last layers keep 8 bits where they hold few of the weights".into())
+    })
 }
 
 /// The plan with the widest single width that keeps the limits, pins aside, and the name of the width.
@@ -404,6 +428,7 @@ pub(crate) fn frontier(table: &Sensitivity) -> Vec<Point> {
             predicted_loss: found.objective,
             formats: picks().map(|c| c.weight.clone()).collect(),
             activations: picks().map(|c| c.activation.clone()).collect(),
+            ..Point::default()
         };
         if points.last().is_none_or(|p| p.formats != point.formats) {
             points.push(point);

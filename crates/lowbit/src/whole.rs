@@ -78,6 +78,24 @@ pub(crate) fn fill_folder(
     filled
 }
 
+/// Fills a folder with files, in their order, see [`fill_folder`].
+///
+/// # Errors
+/// The folder cannot be made or written.
+pub(crate) fn write_all(
+    folder: &Path,
+    files: impl IntoIterator<Item = (String, Vec<u8>)>,
+) -> Result<Vec<PathBuf>, Error> {
+    fill_folder(folder, |beside| {
+        let write = |(file, bytes): (String, Vec<u8>)| {
+            std::fs::write(beside.join(&file), bytes)
+                .map_err(|e| Error::file("write", &folder.join(&file), e))?;
+            Ok(file)
+        };
+        files.into_iter().map(write).collect()
+    })
+}
+
 fn filled(
     folder: &Path,
     fill: impl FnOnce(&Path) -> Result<Vec<String>, Error>,

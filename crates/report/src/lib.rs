@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use evidence::{Evidence, LayerTrace, RankCorrelation};
 pub use page::{frontier_page, loss_sentences, memory_sentence, report_page};
-pub use reproduce::command;
+pub use reproduce::{command, quoted};
 pub use sensitivity::{SensitiveChoice, SensitiveLayer, Sensitivity, Tie, read_sensitivity};
 
 /// What `report.json` holds.
@@ -176,6 +176,12 @@ pub struct Point {
     /// Format of each layer's input; empty where all points have those of the report's layers.
     #[serde(default)]
     pub activations: Vec<String>,
+    /// Multiply-accumulates times weight bits times activation bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bops: Option<f64>,
+    /// Loss of the quantised network on calibration samples that it was not fitted on; `None` where it was not measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured_loss: Option<f64>,
 }
 
 /// What lies in the arena during each call.

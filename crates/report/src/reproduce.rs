@@ -56,7 +56,7 @@ fn budgets(b: &Budget, flag: &mut impl FnMut(&str, String)) {
 }
 
 /// A word for a shell.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-=+:,@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.into()

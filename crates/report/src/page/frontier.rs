@@ -22,6 +22,8 @@ pub(super) struct Facts<'a> {
     pub(super) chosen: Option<usize>,
     /// Other plans: name, bytes, predicted loss.
     pub(super) others: Vec<(&'static str, f64, f64)>,
+    /// Points were sought at budgets of bit operations.
+    pub(super) by_bops: bool,
 }
 
 /// The frontier with the plan that was compiled; nothing where no sensitivity was measured.
@@ -40,6 +42,7 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
             .map(|loss| ("this object", r.totals.weight_bytes as f64, loss))
             .into_iter()
             .collect(),
+        by_bops: false,
     };
     Some(body(&facts))
 }
@@ -63,7 +66,7 @@ struct PointData<'a> {
     bits: f64,
     weight_bytes: u64,
     predicted_loss: f64,
-    /// The budget that gives this plan: not below its average.
+    /// The flag with the budget that gives this plan: not below what it takes.
     budget: String,
     /// In words: bits, size, loss.
     shown: [String; 3],
@@ -80,7 +83,10 @@ pub(super) fn body(facts: &Facts<'_>) -> Markup {
         layers: &facts.layers,
         chosen: facts.chosen,
         formats: formats(points),
-        points: points.iter().map(|p| data(p, &x, &y)).collect(),
+        points: points
+            .iter()
+            .map(|p| data(p, facts.by_bops, &x, &y))
+            .collect(),
     };
     let here = &data.points[start];
     html! {
@@ -98,7 +104,7 @@ pub(super) fn body(facts: &Facts<'_>) -> Markup {
         }
         div #frontier-bars .bits-strip { (bit_bars(points[start].formats.iter().map(String::as_str))) }
         p #frontier-changes aria-live="polite" {}
-        p.command { code #frontier-command { (facts.command) " --bits " (here.budget) " -o out" } }
+        p.command { code #frontier-command { (facts.command) " " (here.budget) " -o out" } }
         script #frontier-data type="application/json" { (PreEscaped(embedded(&data))) }
     }
 }
@@ -115,20 +121,31 @@ fn embedded(data: &Data<'_>) -> String {
     text.replace('<', "\\u003c")
 }
 
-fn data<'a>(p: &'a Point, x: &Axis, y: &Axis) -> PointData<'a> {
+fn data<'a>(p: &'a Point, by_bops: bool, x: &Axis, y: &Axis) -> PointData<'a> {
     PointData {
         x: x.at(p.weight_bytes as f64),
         y: y.at(p.predicted_loss),
         bits: p.bits,
         weight_bytes: p.weight_bytes,
         predicted_loss: p.predicted_loss,
-        budget: format!("{}", (p.bits * 1000.0 - 1e-6).ceil() / 1000.0),
+        budget: match p.bops.filter(|_| by_bops) {
+            Some(bops) => format!("--bops {}", bops.ceil()),
+            None => format!("--bits {}", (p.bits * 1000.0 - 1e-6).ceil() / 1000.0),
+        },
         shown: [
             format!("{} bits a weight", bits_text(p.bits)),
             bytes(p.weight_bytes as f64),
-            format!("predicted loss {}", significant(p.predicted_loss)),
+            losses(p),
         ],
         formats: &p.formats,
+    }
+}
+
+fn losses(p: &Point) -> String {
+    let predicted = format!("predicted loss {}", significant(p.predicted_loss));
+    match p.measured_loss {
+        Some(measured) => format!("{predicted}, measured {}", significant(measured)),
+        None => predicted,
     }
 }
 
@@ -144,12 +161,22 @@ fn axes(facts: &Facts<'_>) -> (Axis, Axis) {
 fn sentence(facts: &Facts<'_>) -> String {
     let (small, large) = (&facts.points[0], &facts.points[facts.points.len() - 1]);
     format!(
-        "{} plans, each the best that was found at its size, from {} at {} bits a weight to {} at {}. Losses are predictions, not measurements.",
+        "{} plans, each the best that was found at its {}, from {} at {} bits a weight to {} at {}. {}",
         facts.points.len(),
+        if facts.by_bops {
+            "bit operations"
+        } else {
+            "size"
+        },
         bytes(small.weight_bytes as f64),
         bits_text(small.bits),
         bytes(large.weight_bytes as f64),
-        bits_text(large.bits)
+        bits_text(large.bits),
+        match facts.points.iter().all(|p| p.measured_loss.is_some()) {
+            true =>
+                "The curve shows predicted losses; under it stands also what was measured on samples held out.",
+            false => "Losses are predictions, not measurements.",
+        }
     )
 }
 

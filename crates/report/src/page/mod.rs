@@ -56,12 +56,20 @@ pub fn report_page(report: &Report) -> String {
 
 /// The page about the frontier of a model: names of its layers and the best plans from the smallest to the largest.
 ///
-/// `command` compiles the model once ` --bits B -o DIR` is added to it.
-pub fn frontier_page(model: &str, command: &str, layers: &[String], points: &[Point]) -> String {
+/// `command` compiles the model once ` --bits B -o DIR` is added to it, ` --bops N -o DIR` where points were sought
+/// `by_bops`.
+pub fn frontier_page(
+    model: &str,
+    command: &str,
+    layers: &[String],
+    points: &[Point],
+    by_bops: bool,
+) -> String {
+    let cost = if by_bops { "bit operations" } else { "size" };
     let header = html! {
         p.eyebrow { "Lowbit frontier" }
         h1 { (model) }
-        p.lead { "The best plan that was found at each size. Move the slider to see what each layer gets." }
+        p.lead { "The best plan that was found at each " (cost) ". Move the slider to see what each layer gets." }
     };
     let body = frontier::body(&frontier::Facts {
         command,
@@ -69,6 +77,7 @@ pub fn frontier_page(model: &str, command: &str, layers: &[String], points: &[Po
         points,
         chosen: None,
         others: Vec::new(),
+        by_bops,
     });
     let sections = [Section {
         id: "frontier",

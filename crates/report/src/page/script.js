@@ -62,7 +62,7 @@ if (source) {
     at("frontier-dot").style.bottom = `${100 * point.y}%`;
     bars.forEach((bar, i) => drawBar(bar, point.formats[i], before && before[i]));
     at("frontier-changes").textContent = describe(point, before);
-    at("frontier-command").textContent = `${data.command} --bits ${point.budget} -o out`;
+    at("frontier-command").textContent = `${data.command} ${point.budget} -o out`;
   };
   slider.addEventListener("input", show);
   show();

@@ -40,7 +40,7 @@ fn point(formats: &[&str; 5]) -> Point {
         weight_bytes: all().map(|(i, f)| packed(i, f)).sum::<u64>() + 900,
         predicted_loss: all().map(|(i, f)| loss(i, f)).sum(),
         formats: formats.iter().map(ToString::to_string).collect(),
-        activations: Vec::new(),
+        ..Point::default()
     }
 }
 
