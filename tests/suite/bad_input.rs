@@ -9,7 +9,9 @@ use lowbit_onnx::proto::{Entry, Graph, Model, OperatorSet, ValueInfo};
 use prost::Message;
 
 use crate::models::{changed, node, port, sound, weights};
-use crate::tool::{Ran, command, contents, data, digits, entries, lowbit, model, root, run, works};
+use crate::tool::{
+    Ran, command, contents, data, digits, entries, lowbit, model, root, run, works, write,
+};
 
 /// One message that holds the words, the exit code, and nothing on standard output.
 fn refused(what: &str, ran: &Ran, code: i32, words: &[&str]) {
@@ -37,12 +39,6 @@ fn compile_refused(what: &str, model: &Path, extra: &[&str], words: &[&str]) {
         .args(extra));
     refused(what, &ran, 1, words);
     assert_eq!(entries(folder.path()), Vec::<String>::new(), "{what}");
-}
-
-fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, bytes).unwrap();
-    path
 }
 
 #[test]
@@ -289,31 +285,6 @@ fn the_model_that_hostile_ones_are_made_of_is_sound() {
             .count(),
         3
     );
-}
-
-#[test]
-fn check_names_every_node_in_one_pass() {
-    let folder = tempfile::tempdir().unwrap();
-    let model = changed(|_, g| {
-        g.node[1].op_type = "Reluu".into();
-        g.node.push(node("third", "Selu_", &["scores"], "last"));
-        g.output[0].name = "last".into();
-    });
-    let path = write(folder.path(), "net.onnx", model.encode_to_vec());
-    let plain = lowbit(["check".as_ref(), path.as_os_str()]);
-    assert_eq!(plain.code, Some(1), "{plain:?}");
-    for word in ["second", "Reluu", "third", "Selu_"] {
-        assert!(plain.stdout.contains(word), "{plain:?}");
-    }
-    let found = lowbit(["check".as_ref(), path.as_os_str(), "--json".as_ref()]).json();
-    assert_eq!(found["compiles"], false);
-    let names: Vec<&str> = found["problems"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|p| p["name"].as_str().unwrap())
-        .collect();
-    assert_eq!(names, ["second", "third"]);
 }
 
 /// A .npy file of f32 zeros, or of another value.

@@ -1,6 +1,7 @@
 //! What a user meets: the command, the objects it writes, the examples, and what ONNX itself ships.
 
 mod bad_input;
+mod check;
 mod commands;
 mod end_to_end;
 mod examples;

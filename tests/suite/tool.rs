@@ -137,3 +137,9 @@ pub(crate) fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     };
     entries(folder).into_iter().map(read).collect()
 }
+
+pub(crate) fn write(folder: &Path, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path
+}

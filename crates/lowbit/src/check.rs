@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use lowbit_ir::ValueId;
-use lowbit_onnx::Options;
+use lowbit_onnx::{Checked, Options};
 use lowbit_passes::quantize::{Formats, Ranges, quantize};
+use lowbit_passes::{Control, run_passes, simplify};
 use serde::Serialize;
 
 use crate::Error;
-use crate::model::{Model, Shapes};
+use crate::model::Shapes;
 
 /// What stands in the way of a model.
 #[derive(Clone, Debug, Serialize)]
@@ -17,7 +18,7 @@ pub struct Problem {
     pub name: String,
     /// Its operator.
     pub op: String,
-    /// Version of the operator set, where the importer refuses it.
+    /// Version of the operator set that the model asks for; nothing where the fault is an input's or output's.
     pub opset: Option<i64>,
     /// What is at fault and what to do.
     pub message: String,
@@ -53,30 +54,58 @@ pub fn check(path: &Path, shapes: &Shapes) -> Result<Check, Error> {
         shapes: shapes.clone(),
         ..Options::default()
     };
-    let refused = lowbit_onnx::check(path, &options)?;
+    let found = lowbit_onnx::check(path, &options)?;
+    let refused = found.problems.iter();
     let mut problems: Vec<Problem> = refused
-        .into_iter()
         .map(|p| Problem {
-            name: p.name,
-            op: p.op,
+            name: p.name.clone(),
+            op: p.op.clone(),
             opset: Some(p.opset),
-            message: p.message,
+            message: p.message.clone(),
         })
         .collect();
-    if problems.is_empty() {
-        let model = Model::open(path, shapes)?;
-        if let Err(found) = quantize(&model.graph, &Anything, &Formats::default()) {
-            let problem = |p: lowbit_passes::quantize::Problem| Problem {
-                name: p.name,
-                op: p.op.into(),
-                opset: None,
-                message: p.message,
-            };
-            problems.extend(found.into_iter().map(problem));
-        }
-    }
+    problems.extend(not_quantizable(found));
     Ok(Check {
         compiles: problems.is_empty(),
         problems,
     })
+}
+
+/// The nodes that can be imported and not quantised.
+fn not_quantizable(found: Checked) -> Vec<Problem> {
+    let Checked {
+        problems,
+        graph,
+        origins,
+        opset,
+    } = found;
+    let outputs: Vec<String> = graph.outputs().iter().map(|o| o.name.clone()).collect();
+    let graph = run_passes(graph, simplify::PIPELINE, Control::default());
+    let Err(stops) = quantize(&graph, &Anything, &Formats::default()) else {
+        return Vec::new();
+    };
+    let problem = |p: lowbit_passes::quantize::Problem| match origins.get(&p.name) {
+        Some(origin) => Problem {
+            name: origin.node.clone(),
+            op: origin.op.clone(),
+            opset: Some(opset),
+            message: p.message,
+        },
+        None => Problem {
+            name: p.name,
+            op: p.op.into(),
+            opset: None,
+            message: p.message,
+        },
+    };
+    let known = |p: &Problem| problems.iter().any(|r| r.name == p.name);
+    let cut = |p: &lowbit_passes::quantize::Problem| {
+        !problems.is_empty() && p.op == "output" && outputs.contains(&p.name)
+    };
+    stops
+        .into_iter()
+        .filter(|p| !cut(p))
+        .map(problem)
+        .filter(|p| !known(p))
+        .collect()
 }

@@ -4,6 +4,7 @@
 //! computed at import, so shape arithmetic folds away.
 #![forbid(unsafe_code)]
 
+mod check;
 mod error;
 mod external;
 mod float8;
@@ -13,8 +14,9 @@ mod ops;
 pub mod proto;
 mod tensor;
 
+pub use check::{Checked, Origin, check};
 pub use error::{ImportError, Problem};
-pub use model::{Imported, OPSETS, Options, check, import, import_bytes};
+pub use model::{Imported, OPSETS, Options, import, import_bytes};
 
 /// The operators of ONNX's own domain that are read, in no order.
 pub fn operators() -> impl Iterator<Item = &'static str> {

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use lowbit_ir::{Graph, Tensor, Type, ValueId};
 use prost::Message;
 
+use crate::check::Origin;
 use crate::error::{ImportError, Problem};
 use crate::node::Node;
 use crate::{ops, proto, tensor};
@@ -56,15 +57,7 @@ pub fn import_bytes(bytes: Bytes, path: &Path, options: &Options) -> Result<Impo
     }
 }
 
-/// Every node that cannot be imported, in one pass. Nodes that depend on them are not reported.
-///
-/// # Errors
-/// What makes the whole model unreadable.
-pub fn check(path: &Path, options: &Options) -> Result<Vec<Problem>, ImportError> {
-    Importer::open(read(path)?, path, options)?.run()
-}
-
-fn read(path: &Path) -> Result<Bytes, ImportError> {
+pub(crate) fn read(path: &Path) -> Result<Bytes, ImportError> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(Bytes::from(bytes)),
         Err(source) => Err(ImportError::Read {
@@ -74,17 +67,20 @@ fn read(path: &Path) -> Result<Bytes, ImportError> {
     }
 }
 
-struct Importer<'a> {
-    proto: proto::Graph,
+pub(crate) struct Importer<'a> {
+    pub(crate) proto: proto::Graph,
     producer: String,
-    opset: i64,
+    pub(crate) opset: i64,
     domains: HashSet<String>,
     folder: PathBuf,
     options: &'a Options,
-    graph: Graph,
+    pub(crate) graph: Graph,
     values: HashMap<String, Option<ValueId>>,
     codes: HashMap<String, i32>,
     room: usize,
+    /// Go on behind a node that cannot be imported, and keep which node each value comes from.
+    pub(crate) lenient: bool,
+    pub(crate) origins: Vec<(ValueId, Origin)>,
 }
 
 /// Elements of constants that any model may have computed at import, and a model with weights for each of them.
@@ -92,7 +88,11 @@ const ROOM: usize = 1 << 25;
 const ROOM_PER_WEIGHT: usize = 16;
 
 impl<'a> Importer<'a> {
-    fn open(bytes: Bytes, path: &Path, options: &'a Options) -> Result<Self, ImportError> {
+    pub(crate) fn open(
+        bytes: Bytes,
+        path: &Path,
+        options: &'a Options,
+    ) -> Result<Self, ImportError> {
         let refuse = |what: String| ImportError::NotOnnx {
             path: path.into(),
             what,
@@ -133,12 +133,14 @@ impl<'a> Importer<'a> {
             values: HashMap::new(),
             codes: codes(&proto),
             room: ROOM,
+            lenient: false,
+            origins: Vec::new(),
             proto,
         })
     }
 
     /// Imports all nodes and returns those that could not be.
-    fn run(&mut self) -> Result<Vec<Problem>, ImportError> {
+    pub(crate) fn run(&mut self) -> Result<Vec<Problem>, ImportError> {
         if !self.proto.sparse_initializer.is_empty() {
             return Err(ImportError::Model(
                 "sparse initialisers are not supported; store them dense".into(),
@@ -150,11 +152,22 @@ impl<'a> Importer<'a> {
         let nodes = std::mem::take(&mut self.proto.node);
         let mut problems = Vec::new();
         for node in &nodes {
+            let before = self.graph.values().len();
             if let Err(problem) = self.node(node) {
-                node.output.iter().for_each(|o| {
-                    self.values.insert(o.clone(), None);
-                });
+                for output in &node.output {
+                    let value = self.lenient.then(|| self.placeholder(output)).flatten();
+                    self.values.insert(output.clone(), value);
+                }
                 problems.extend(problem);
+            }
+            if self.lenient {
+                let new = self.graph.values().skip(before);
+                let origin = Origin {
+                    node: label(node).into(),
+                    op: node.op_type.clone(),
+                };
+                let new = new.map(|(id, _)| (id, origin.clone()));
+                self.origins.extend(new.collect::<Vec<_>>());
             }
         }
         self.proto.node = nodes;
@@ -472,7 +485,7 @@ fn check_finite(weights: &Tensor) -> Result<(), String> {
     }
 }
 
-fn label(node: &proto::Node) -> &str {
+pub(crate) fn label(node: &proto::Node) -> &str {
     let first = node.output.first().map_or("", |o| o.as_str());
     if node.name.is_empty() {
         first

@@ -275,8 +275,8 @@ fn all_nodes_at_fault_are_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.onnx");
     std::fs::write(&path, model.encode_to_vec()).unwrap();
-    let problems = check(&path, &Options::default()).unwrap();
-    let names: Vec<&str> = problems.iter().map(|p| p.name.as_str()).collect();
+    let found = check(&path, &Options::default()).unwrap();
+    let names: Vec<&str> = found.problems.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["Relu_r", "Shape_extents", "Nonsense_z"]);
-    assert!(problems.iter().all(|p| p.opset == 13));
+    assert!(found.problems.iter().all(|p| p.opset == 13));
 }

@@ -102,6 +102,7 @@ pub(crate) fn small() -> Model {
         ],
         input: vec![value("x", FLOAT, &[1, 2, 4, 4])],
         output: vec![value("y", FLOAT, &[1, 2])],
+        value_info: Vec::new(),
         sparse_initializer: Vec::new(),
     };
     Model {

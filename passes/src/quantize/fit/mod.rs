@@ -89,6 +89,10 @@ const DAMPINGS: [f64; 3] = [0.01, 0.1, 1.0];
 /// Every so many samples one is held out.
 const HELD_OUT: usize = 4;
 
+/// A layer is rounded with error feedback where there is at least one row for so many weights of a channel: fewer say
+/// next to nothing about which errors cancel.
+const WEIGHTS_PER_ROW: usize = 4;
+
 /// Rows of second moments that are worth gathering for `k` weights a channel.
 fn enough_rows(k: usize) -> usize {
     (16 * k).max(4096)
@@ -123,13 +127,17 @@ impl Builder<'_> {
         feed.advance(&self.out)
             .map_err(|e| Stop::Problem(e.to_string()))?;
         let shape = self.float.shape(node.inputs[1]);
-        let feedback = draft.format.bits() <= fit.feedback_bits;
         let geometry = geometry(op, x.affine, draft.format);
-        let [mut fitted, mut held] = gather(&geometry, &feed.codes(x.id), shape, feedback);
+        let samples = feed.codes(x.id);
+        let weights_per_channel = shape[1..].iter().product::<usize>();
+        let rows = positions(&geometry, &samples, shape);
+        let feedback = draft.format.bits() <= fit.feedback_bits
+            && weights_per_channel <= WEIGHTS_PER_ROW * rows;
+        let [mut fitted, mut held] = gather(&geometry, &samples, shape, feedback);
         if feedback {
             let layer = Layer {
                 weights,
-                k: fitted.size(),
+                k: weights_per_channel,
                 groups: op.groups,
                 format: draft.format,
             };
@@ -163,18 +171,23 @@ fn geometry(op: &Conv, x: Affine, weights: Format) -> IntConv {
     }
 }
 
+/// Positions of a layer's output in all samples.
+fn positions(op: &IntConv, samples: &[&Tensor], shape: &[usize]) -> usize {
+    let of = |x: &Tensor| {
+        let size = op.output_size([x.shape()[1], x.shape()[2]], [shape[1], shape[2]]);
+        x.shape()[0] * size.map_or(1, |[h, w]| h * w)
+    };
+    samples.first().map_or(0, |x| samples.len() * of(x))
+}
+
 /// Moments over the samples to fit on and over those held out.
 fn gather(op: &IntConv, samples: &[&Tensor], shape: &[usize], second: bool) -> [Moments; 2] {
     let kernel = [shape[1], shape[2]];
     let channels = shape[3] * op.groups;
     let empty =
         || [(); 2].map(|()| Moments::new(kernel[0] * kernel[1], channels, op.groups, second));
-    let positions = samples.first().map_or(1, |x| {
-        let size = op.output_size([x.shape()[1], x.shape()[2]], kernel);
-        x.shape()[0] * size.map_or(1, |[h, w]| h * w)
-    });
     let rows = enough_rows(kernel[0] * kernel[1] * shape[3]);
-    let step = (positions * samples.len() / rows).max(1) * usize::from(second);
+    let step = (positions(op, samples, shape) / rows).max(1) * usize::from(second);
     samples
         .par_iter()
         .enumerate()
