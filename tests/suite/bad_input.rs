@@ -1,14 +1,14 @@
 //! Bad input gives one clear message and the documented exit code, and leaves nothing behind.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use bytes::Bytes;
 use lowbit_onnx::proto::{Entry, Graph, Model, OperatorSet, ValueInfo};
 use prost::Message;
 
-use crate::models::{changed, node, port, sound, weights};
+use crate::models::{changed, port, sound, weights};
 use crate::tool::{
     Ran, command, contents, data, digits, entries, lowbit, model, root, run, works, write,
 };

@@ -103,6 +103,46 @@ fn one_sample(archive: &Path, to: &Path) -> std::path::PathBuf {
 }
 
 #[test]
+fn predictions_are_those_that_the_accuracy_counts() {
+    let out = tempfile::tempdir().unwrap();
+    compile(out.path(), &["--eval", "none"]);
+    let file = out.path().join("classes.csv");
+    let accuracy = works([
+        "eval".as_ref(),
+        out.path().as_os_str(),
+        "--data".as_ref(),
+        data().as_os_str(),
+        "--predictions".as_ref(),
+        file.as_os_str(),
+        "--json".as_ref(),
+    ])
+    .json();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (head, rows) = text.split_once('\n').unwrap();
+    assert_eq!(head, "sample,label,float,object");
+    let rows: Vec<Vec<&str>> = rows.lines().map(|l| l.split(',').collect()).collect();
+    let share = |a: usize, b: usize| {
+        let same = rows.iter().filter(|r| r[a] == r[b]).count();
+        same as f64 / rows.len() as f64
+    };
+    assert_eq!(accuracy["samples"], rows.len());
+    for (name, a, b) in [("top1", 1, 3), ("float_top1", 1, 2), ("agreement", 2, 3)] {
+        let told = accuracy[name].as_f64().unwrap();
+        assert!((told - share(a, b)).abs() < 1e-12, "{name}: {told}");
+    }
+}
+
+#[test]
+fn the_time_of_each_stage_is_told_on_demand() {
+    let folder = tempfile::tempdir().unwrap();
+    let ran = compile(folder.path(), &["--eval", "none", "-v"]);
+    for stage in ["calibrate", "fit", "emit"] {
+        let of = |l: &str| l.starts_with(&format!("lowbit: {stage}: ")) && l.ends_with(" s");
+        assert!(ran.stderr.lines().any(of), "{ran:?}");
+    }
+}
+
+#[test]
 fn progress_is_sparse_where_no_terminal_is() {
     let folder = tempfile::tempdir().unwrap();
     let ran = compile(folder.path(), &["--json"]);

@@ -20,6 +20,9 @@ pub(crate) struct Args {
     /// Most samples to evaluate.
     #[arg(long)]
     limit: Option<usize>,
+    /// Write the class of each sample here, as comma-separated values: sample, label, float, object.
+    #[arg(long, value_name = "FILE")]
+    predictions: Option<PathBuf>,
     /// Shape of an input whose axes are unknown.
     #[arg(long, value_parser = numbers::shape, value_name = "[NAME=]1x3x224x224")]
     shape: Vec<(String, Vec<usize>)>,
@@ -30,8 +33,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let progress = Stderr::new();
-    let accuracy = lowbit::eval(&args.path, &args.data, &args.shape, args.limit, &progress)?;
+    let found = lowbit::eval(&args.path, &args.data, &args.shape, args.limit, &progress)?;
     progress.done();
+    if let Some(path) = &args.predictions {
+        lowbit::write_file(path, table(&found.predictions).as_bytes())?;
+    }
+    let accuracy = found.accuracy;
     if args.json {
         json(&accuracy);
         return Ok(());
@@ -47,4 +54,17 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     }
     line(&format!("samples       {}", accuracy.samples));
     Ok(())
+}
+
+fn table(predictions: &[lowbit::Prediction]) -> String {
+    let cell = |class: Option<i64>| class.map_or(String::new(), |c| c.to_string());
+    let row = |p: &lowbit::Prediction| {
+        let [label, float, object] = [p.label, p.float, p.object].map(cell);
+        format!("{},{label},{float},{object}\n", p.sample)
+    };
+    let head = String::from("sample,label,float,object\n");
+    predictions
+        .iter()
+        .map(row)
+        .fold(head, |all, row| all + &row)
 }

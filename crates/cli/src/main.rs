@@ -31,6 +31,9 @@ use lowbit::Error;
     after_help = "Start with:\n  lowbit compile net.onnx --data calib.toml --bits 8 -o out/\n\nExit codes: 0 done; 1 the model, data, target, processor or a path is at fault; 2 wrong usage;\n3 the budget cannot be met; 4 verify found a difference."
 )]
 struct Cli {
+    /// Tell the time that each stage took.
+    #[arg(short, long, global = true)]
+    verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -63,6 +66,9 @@ impl Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.verbose {
+        progress::be_verbose();
+    }
     interrupt::leave_files_whole();
     let result = match &cli.command {
         Command::Compile(args) => compile::run(args),

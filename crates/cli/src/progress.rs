@@ -1,5 +1,6 @@
 use std::collections::HashSet;
 use std::io::IsTerminal;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,12 +9,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Least time between two plain lines of one stage.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// Whether the time of each stage is told.
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// Tells the time of each stage from now on.
+pub(crate) fn be_verbose() {
+    VERBOSE.store(true, Ordering::Relaxed);
+}
+
 /// Progress on standard error: a bar on a terminal; elsewhere a line where a stage begins, and one now and then in a long
 /// one. `LOWBIT_QUIET` leaves all of it out but notes.
 pub(crate) struct Stderr {
     bar: Option<ProgressBar>,
     plain: Mutex<Plain>,
     quiet: bool,
+    stage: Mutex<Option<(String, Instant)>>,
 }
 
 struct Plain {
@@ -55,11 +65,34 @@ impl Stderr {
                 last: Instant::now(),
             }),
             quiet,
+            stage: Mutex::new(None),
+        }
+    }
+
+    /// Tells how long the stage before took, where another begins.
+    fn entered(&self, stage: Option<&str>) {
+        let mut current = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().map(|(name, _)| name.as_str()) == stage {
+            return;
+        }
+        let next = stage.map(|name| (name.to_owned(), Instant::now()));
+        if let Some((name, since)) = std::mem::replace(&mut *current, next)
+            && VERBOSE.load(Ordering::Relaxed)
+        {
+            self.tell(&format!("{name}: {:.2} s", since.elapsed().as_secs_f64()));
+        }
+    }
+
+    fn tell(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("lowbit: {text}")),
+            None => eprintln!("lowbit: {text}"),
         }
     }
 
     /// Removes the bar.
     pub(crate) fn done(&self) {
+        self.entered(None);
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
@@ -80,6 +113,7 @@ fn style(total: usize) -> ProgressStyle {
 
 impl lowbit::Progress for Stderr {
     fn step(&self, stage: &str, done: usize, total: usize) {
+        self.entered(Some(stage));
         if let Some(bar) = &self.bar {
             if bar.message() != stage {
                 bar.set_style(style(total));
@@ -97,10 +131,7 @@ impl lowbit::Progress for Stderr {
     }
 
     fn note(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("lowbit: note: {text}")),
-            None => eprintln!("lowbit: note: {text}"),
-        }
+        self.tell(&format!("note: {text}"));
     }
 }
 

@@ -16,6 +16,28 @@ use crate::{Error, Progress};
 /// Samples that are in memory at once.
 const CHUNK: usize = 64;
 
+/// What an evaluation found.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Over all samples.
+    pub accuracy: Accuracy,
+    /// Sample by sample.
+    pub predictions: Vec<Prediction>,
+}
+
+/// The classes that a sample was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Prediction {
+    /// Index in the data.
+    pub sample: usize,
+    /// Its own class, where the data tells it.
+    pub label: Option<i64>,
+    /// By the float model, where there is one.
+    pub float: Option<i64>,
+    /// By the object, where there is one.
+    pub object: Option<i64>,
+}
+
 /// Accuracy of a model or of a compiled folder on the evaluation split of its data; on all of it where there is no split.
 ///
 /// # Errors
@@ -26,7 +48,7 @@ pub fn eval(
     shapes: &Shapes,
     limit: Option<usize>,
     progress: &dyn Progress,
-) -> Result<Accuracy, Error> {
+) -> Result<Evaluation, Error> {
     if !is_artefact(path) {
         let model = Model::open(path, shapes)?;
         let data = model.data(data)?;
@@ -41,14 +63,9 @@ pub fn eval(
     match model {
         Some(model) => {
             let data = model.data(data)?;
-            object(
-                &model,
-                &data,
-                &runner,
-                report,
-                &indices(&data, limit),
-                progress,
-            )
+            let indices = indices(&data, limit);
+            let tallies = tallies(&model, &data, &[(&runner, report)], &indices, progress)?;
+            Ok(tallies[0].evaluation(data.labels().is_some(), true, true))
         }
         None => {
             progress.note("the float model is gone or changed: no agreement can be measured");
@@ -130,9 +147,17 @@ struct Tally {
     /// Whether outputs are distributions over classes already.
     softmax: bool,
     samples: usize,
+    predictions: Vec<Prediction>,
 }
 
 impl Tally {
+    fn evaluation(&self, labels: bool, float: bool, object: bool) -> Evaluation {
+        Evaluation {
+            accuracy: self.accuracy(labels, float, object),
+            predictions: self.predictions.clone(),
+        }
+    }
+
     fn accuracy(&self, labels: bool, float: bool, object: bool) -> Accuracy {
         let share = |n: usize| Some(n as f64 / self.samples.max(1) as f64);
         let decibels = 10.0 * (self.signal / self.noise.max(1e-300)).log10();
@@ -147,10 +172,23 @@ impl Tally {
         }
     }
 
-    fn add(&mut self, label: Option<i64>, float: Option<&[f64]>, object: Option<&[f64]>) {
+    fn add(
+        &mut self,
+        data: &Dataset,
+        sample: usize,
+        float: Option<&[f64]>,
+        object: Option<&[f64]>,
+    ) {
         self.samples += 1;
+        let label = label(data, sample);
         let best = |x: Option<&[f64]>| x.map(|x| top1(x) as i64);
         let (f, o) = (best(float), best(object));
+        self.predictions.push(Prediction {
+            sample,
+            label,
+            float: f,
+            object: o,
+        });
         self.float_right += usize::from(label.is_some() && f == label);
         self.right += usize::from(label.is_some() && o == label);
         self.agree += usize::from(f.is_some() && f == o);
@@ -189,12 +227,12 @@ fn label(data: &Dataset, i: usize) -> Option<i64> {
 ///
 /// # Errors
 /// A sample cannot be read or run.
-pub(crate) fn float(
+fn float(
     model: &Model,
     data: &Dataset,
     indices: &[usize],
     progress: &dyn Progress,
-) -> Result<Accuracy, Error> {
+) -> Result<Evaluation, Error> {
     let mut tally = Tally::default();
     for chunk in indices.chunks(CHUNK) {
         progress.step("evaluate", tally.samples, indices.len());
@@ -202,25 +240,9 @@ pub(crate) fn float(
         chunk
             .iter()
             .zip(&outputs)
-            .for_each(|(&i, x)| tally.add(label(data, i), Some(x), None));
+            .for_each(|(&i, x)| tally.add(data, i, Some(x), None));
     }
-    Ok(tally.accuracy(data.labels().is_some(), true, false))
-}
-
-/// Accuracy of an object beside its float model.
-///
-/// # Errors
-/// A sample cannot be read or run.
-pub(crate) fn object(
-    model: &Model,
-    data: &Dataset,
-    runner: &Runner,
-    report: &Report,
-    indices: &[usize],
-    progress: &dyn Progress,
-) -> Result<Accuracy, Error> {
-    let found = objects(model, data, &[(runner, report)], indices, progress)?;
-    Ok(found.into_iter().next().expect("one for each object"))
+    Ok(tally.evaluation(data.labels().is_some(), true, false))
 }
 
 /// Accuracy of several objects beside their float model, which is run once for all.
@@ -234,6 +256,19 @@ pub(crate) fn objects(
     indices: &[usize],
     progress: &dyn Progress,
 ) -> Result<Vec<Accuracy>, Error> {
+    let tallies = tallies(model, data, objects, indices, progress)?;
+    let labels = data.labels().is_some();
+    let found = tallies.iter().map(|t| t.accuracy(labels, true, true));
+    Ok(found.collect())
+}
+
+fn tallies(
+    model: &Model,
+    data: &Dataset,
+    objects: &[(&Runner, &Report)],
+    indices: &[usize],
+    progress: &dyn Progress,
+) -> Result<Vec<Tally>, Error> {
     let start = || Tally {
         softmax: compared(&model.graph) != model.graph.outputs()[0].value,
         ..Tally::default()
@@ -245,13 +280,11 @@ pub(crate) fn objects(
         for (tally, (runner, report)) in tallies.iter_mut().zip(objects) {
             let own = object_outputs(data, runner, report, chunk)?;
             for ((&i, f), o) in chunk.iter().zip(&float).zip(&own) {
-                tally.add(label(data, i), Some(f), Some(o));
+                tally.add(data, i, Some(f), Some(o));
             }
         }
     }
-    let labels = data.labels().is_some();
-    let found = tallies.iter().map(|t| t.accuracy(labels, true, true));
-    Ok(found.collect())
+    Ok(tallies)
 }
 
 fn alone(
@@ -260,7 +293,7 @@ fn alone(
     report: &Report,
     indices: &[usize],
     progress: &dyn Progress,
-) -> Result<Accuracy, Error> {
+) -> Result<Evaluation, Error> {
     let mut tally = Tally::default();
     for chunk in indices.chunks(CHUNK) {
         progress.step("evaluate", tally.samples, indices.len());
@@ -268,7 +301,7 @@ fn alone(
         chunk
             .iter()
             .zip(&own)
-            .for_each(|(&i, o)| tally.add(label(data, i), None, Some(o)));
+            .for_each(|(&i, o)| tally.add(data, i, None, Some(o)));
     }
-    Ok(tally.accuracy(data.labels().is_some(), false, true))
+    Ok(tally.evaluation(data.labels().is_some(), false, true))
 }

@@ -37,7 +37,7 @@ pub use cache::{Cache, Key};
 pub use check::{Check, Problem, check};
 pub use compile::{Compiled, Options, compile};
 pub use error::{Error, Infeasible};
-pub use eval::eval;
+pub use eval::{Evaluation, Prediction, eval};
 pub use fit::{Tuning, ranges_from_name, ranges_name};
 pub use header::header;
 pub use inspect::{Inspection, Node, inspect};

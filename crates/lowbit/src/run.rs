@@ -259,27 +259,35 @@ fn write(
     runs: &[Vec<Vec<f64>>],
     save: impl Fn(&Path, &[usize], &[f64]) -> Result<(), Error>,
 ) -> Result<Vec<PathBuf>, Error> {
+    let files = file_names(ports.iter().map(|(name, _)| name.as_str()));
     fill_folder(folder, |beside| {
         ports
             .iter()
+            .zip(&files)
             .enumerate()
-            .map(|(k, (name, shape))| {
-                let file = format!("{}.npy", file_name(name));
+            .map(|(k, ((_, shape), file))| {
                 let all: Vec<f64> = runs.iter().flat_map(|r| r[k].iter().copied()).collect();
-                save(&beside.join(&file), &stacked(runs.len(), shape), &all)?;
-                Ok(file)
+                save(&beside.join(file), &stacked(runs.len(), shape), &all)?;
+                Ok(file.clone())
             })
             .collect()
     })
 }
 
-/// An output's name with `_` for what a file system may refuse.
-fn file_name(output: &str) -> String {
+/// A file for each output: its name with `_` for what a file system may refuse, and a number behind it where another has
+/// the same.
+fn file_names<'a>(outputs: impl Iterator<Item = &'a str>) -> Vec<String> {
     let allowed = |c: char| c.is_alphanumeric() || "-_.".contains(c);
-    output
-        .chars()
-        .map(|c| if allowed(c) { c } else { '_' })
-        .collect()
+    let mut files: Vec<String> = Vec::new();
+    for output in outputs {
+        let safe = |c: char| if allowed(c) { c } else { '_' };
+        let stem: String = output.chars().map(safe).collect();
+        let numbered = (2..).map(|n| format!("{stem}_{n}.npy"));
+        let mut names = std::iter::once(format!("{stem}.npy")).chain(numbered);
+        let free = names.find(|n| !files.iter().any(|f| f.eq_ignore_ascii_case(n)));
+        files.push(free.expect("there is no end of numbers"));
+    }
+    files
 }
 
 /// Shape of several runs: along the first axis where that is 1, else along a new one.
@@ -288,5 +296,16 @@ fn stacked(runs: usize, shape: &[usize]) -> Vec<usize> {
         (1, _) => shape.to_vec(),
         (n, Some(1)) => [&[n], &shape[1..]].concat(),
         (n, _) => [&[n], shape].concat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_of_one_file_name_are_kept_apart() {
+        let files = file_names(["a/b", "a_b", "a:b", "c"].into_iter());
+        assert_eq!(files, ["a_b.npy", "a_b_2.npy", "a_b_3.npy", "c.npy"]);
     }
 }
