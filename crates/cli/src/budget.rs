@@ -23,6 +23,9 @@ pub(crate) struct Budgets {
     /// Most bytes of the object file.
     #[arg(long, value_parser = numbers::scaled, value_name = "BYTES")]
     pub(crate) object_size: Option<f64>,
+    /// Most bytes of the arena.
+    #[arg(long, value_parser = numbers::scaled, value_name = "BYTES")]
+    pub(crate) ram: Option<f64>,
     /// Formats that a layer must have: `conv1=int8`, or `conv1=int4xint8` for weights and input.
     #[arg(long, value_parser = pin, value_name = "LAYER=FORMAT")]
     pub(crate) pin: Vec<Pin>,
@@ -36,6 +39,7 @@ impl Budgets {
             bops: self.bops,
             latency: self.latency,
             object_size: self.object_size,
+            ram: self.ram,
         }
     }
 }

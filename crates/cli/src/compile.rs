@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use lowbit::report::{Budget, Report, read_plan, text};
-use lowbit::{Cache, Error, Estimator, Options, Tuning, ranges_from_name};
+use lowbit::{Cache, Error, Estimator, Latencies, Options, Tuning, ranges_from_name};
 
 use crate::budget::Budgets;
 use crate::output::{bytes, count, json, line, percent};
@@ -27,9 +27,13 @@ pub(crate) struct Args {
     /// Bits of what layers read; 8, or what --bops asks for, where it is not given.
     #[arg(long, value_parser = act_bits)]
     act_bits: Option<u32>,
-    /// Most bytes of the arena.
-    #[arg(long, value_parser = numbers::scaled)]
-    ram: Option<f64>,
+    /// Latencies of layers and formats as `lowbit bench DIR --tune FILE` measured them, in place of the target's cost model.
+    #[arg(long, value_name = "FILE", conflicts_with = "tune")]
+    latency_table: Option<PathBuf>,
+    /// Measure each layer's kernels in every format on this machine, and write them to DIR/latency.json; kept in the cache
+    /// by the layer's shape and the processor.
+    #[arg(long)]
+    tune: bool,
     /// A plan.json to follow.
     #[arg(long)]
     plan: Option<PathBuf>,
@@ -119,11 +123,6 @@ impl Args {
                 Some(plan.map_err(|e| Error::Other(format!("{} is no plan: {e}", path.display())))?)
             }
         };
-        if self.budgets.latency.is_some() {
-            return Err(Error::Usage(
-                "compile has no latencies of formats: give them in a sensitivity file and use allocate --latency, then compile --plan".into(),
-            ));
-        }
         if let Some(name) = self.name.as_deref().filter(|n| !valid_name(n)) {
             return Err(Error::Usage(format!("--name '{name}' is no C identifier")));
         }
@@ -139,8 +138,14 @@ impl Args {
             bits: Some(self.budgets.bits.unwrap_or(8.0)),
             size: self.budgets.size.map(|x| x as u64),
             bops: self.budgets.bops,
-            ram: self.ram.map(|x| x as u64),
+            ram: self.budgets.ram.map(|x| x as u64),
             object_size: self.budgets.object_size.map(|x| x as u64),
+            latency: self.budgets.latency,
+        };
+        let latencies = match (&self.latency_table, self.tune) {
+            (Some(path), _) => Latencies::Table(path.clone()),
+            (None, true) => Latencies::Tune,
+            (None, false) => Latencies::Model,
         };
         Ok(Options {
             data: self.data.clone(),
@@ -162,6 +167,7 @@ impl Args {
             },
             seed: self.seed,
             eval: self.eval,
+            latencies,
             cache: if self.no_cache {
                 Cache::none()
             } else {
@@ -172,17 +178,29 @@ impl Args {
     }
 }
 
+/// The table that `--tune` writes beside the object.
+const LATENCIES: &str = "latency.json";
+
 pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let options = args.options()?;
     lowbit::check_folder(&args.output)?;
     let progress = Stderr::new();
     let work = || lowbit::compile(&options, &progress);
-    let compiled = match args.jobs {
+    let mut compiled = match args.jobs {
         Some(jobs) => lowbit::with_threads(jobs, work)?,
         None => work(),
     }?;
     progress.done();
-    compiled.artefact.write(&args.output, &compiled.plan)?;
+    let mut more = Vec::new();
+    if args.tune {
+        let path = args.output.join(LATENCIES).display().to_string();
+        compiled.artefact.report.reproduce.latency_table = Some(path);
+        let table = serde_json::to_string_pretty(&compiled.latencies).expect("tables are plain");
+        more.push((LATENCIES.to_string(), table.into_bytes()));
+    }
+    compiled
+        .artefact
+        .write_with(&args.output, &compiled.plan, more)?;
     if args.json {
         json(&compiled.artefact.report);
     } else {
@@ -237,6 +255,17 @@ fn summary(r: &Report, folder: &std::path::Path) {
             ),
         ],
     ];
+    if let Some(us) = t.predicted_latency_us {
+        let source = t.prediction_source.as_deref().unwrap_or("");
+        let measured = t
+            .latency_us
+            .filter(|_| t.latency_source.as_deref() == Some("measured"));
+        let measured = measured.map_or(String::new(), |us| {
+            format!(", {} measured", text::micros(us))
+        });
+        let text = format!("{} predicted by {source}{measured}", text::micros(us));
+        rows.push(vec!["latency".into(), text]);
+    }
     if let Some(a) = &r.accuracy {
         let text = if a.top1.is_some() {
             format!(

@@ -63,6 +63,19 @@ impl Artefact {
     /// # Errors
     /// The folder cannot be made or written.
     pub fn write(&self, folder: &Path, plan: &Plan) -> Result<(), Error> {
+        self.write_with(folder, plan, Vec::new())
+    }
+
+    /// Writes all files as [`Artefact::write`] does, and more of them by name.
+    ///
+    /// # Errors
+    /// The folder cannot be made or written.
+    pub fn write_with(
+        &self,
+        folder: &Path,
+        plan: &Plan,
+        more: Vec<(String, Vec<u8>)>,
+    ) -> Result<(), Error> {
         let name = &self.report.model.name;
         let files = [
             (format!("{name}.o"), self.object.clone()),
@@ -71,7 +84,7 @@ impl Artefact {
             ("report.json".into(), to_json(&self.report).into_bytes()),
             ("report.html".into(), report_page(&self.report).into_bytes()),
         ];
-        write_all(folder, files)?;
+        write_all(folder, files.into_iter().chain(more))?;
         Ok(())
     }
 }

@@ -1,15 +1,18 @@
 //! `lowbit compile`: from a model to an object.
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 
 use lowbit_data::Dataset;
 use lowbit_ir::{Graph, Op, Tensor, ValueId};
 use lowbit_llvm::{Emitted, Options as EmitOptions};
-use lowbit_num::real;
+use lowbit_num::{Format, real};
 use lowbit_passes::allocate::Pin;
 use lowbit_passes::bounds;
+use lowbit_passes::latency::{LatencyTable, NetworkTime, network_us};
 use lowbit_passes::lower::{Lowered, check_memory, lower};
-use lowbit_passes::quantize::Quantized;
+use lowbit_passes::quantize::{Formats, Quantized};
+use lowbit_passes::sensitivity::WEIGHTS;
 use lowbit_report::{
     Budget, Layer, Model as ModelFacts, Plan, Port, Proofs, Report, Reproduce, Target, Totals,
 };
@@ -18,10 +21,13 @@ use rayon::prelude::*;
 
 use crate::artefact::{Artefact, object_name};
 use crate::baseline::Plainer;
+use crate::costs::{Costs, Sketch};
 use crate::decide::{self, Ask, Decision};
 use crate::fit::{Quantizer, Tuning, ranges_name};
 use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
+use crate::tune::{Latencies, tune_network};
+use crate::within::within;
 use crate::{Cache, Error, Progress, baseline, bench, diagnose, eval, timeline};
 
 /// What to compile, and how.
@@ -57,6 +63,8 @@ pub struct Options {
     pub seed: u64,
     /// Samples of the evaluation split to evaluate: all where it is not given, 0 for none.
     pub eval: Option<usize>,
+    /// Where latencies of layers and formats come from.
+    pub latencies: Latencies,
     /// Where results are kept between runs.
     pub cache: Cache,
 }
@@ -80,6 +88,7 @@ impl Options {
             tuning: Tuning::default(),
             seed: 1,
             eval: None,
+            latencies: Latencies::default(),
             cache: Cache::default(),
         }
     }
@@ -101,6 +110,8 @@ pub struct Compiled {
     pub lowered: Lowered,
     /// The target.
     pub target: ResolvedTarget,
+    /// Measured latencies, empty where none were given or made.
+    pub latencies: LatencyTable,
 }
 
 /// Random samples where there is no data.
@@ -131,21 +142,34 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
         }
     };
     let quantizer = Quantizer::new(&model, &data, options.tuning, progress)?;
+    let (latencies, costs) = costs(options, &quantizer, &target, progress)?;
     let ask = Ask {
         options,
         model: &model,
         quantizer: &quantizer,
+        costs,
+        table: OnceCell::new(),
         data: &data,
         progress,
     };
+    let built = within(&ask, &target, &latencies)?;
+    let time = built.time(&target, &latencies);
     let Built {
         decision,
         quantized,
         lowered,
         emitted,
         mut report,
-    } = within(&ask, &target)?;
+    } = built;
     decision.fill(&mut report);
+    report.totals.predicted_latency_us = Some(time.total_us());
+    report.totals.prediction_source = Some(options.latencies.describe(&target));
+    if time.predicted > 0 && options.latencies.are_measured() {
+        progress.note(&format!(
+            "the latency table lacks {} parts of the network, which the cost model predicts",
+            time.predicted
+        ));
+    }
     let artefact = Artefact {
         object: emitted.object,
         report,
@@ -164,6 +188,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
         quantized,
         lowered,
         target,
+        latencies,
     };
     compiled.spot_check(progress)?;
     diagnose::diagnose(&mut compiled, progress)?;
@@ -172,47 +197,72 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     Ok(compiled)
 }
 
+/// Latencies that were measured, and what formats cost where a budget asks for that.
+fn costs(
+    options: &Options,
+    quantizer: &Quantizer,
+    target: &ResolvedTarget,
+    progress: &dyn Progress,
+) -> Result<(LatencyTable, Option<Costs>), Error> {
+    let budget = &options.budget;
+    let asked = budget.latency.is_some() || budget.ram.is_some() || budget.object_size.is_some();
+    let decides = options.plan.is_none() && !options.uniform && asked;
+    let tunes = matches!(options.latencies, Latencies::Tune);
+    if !decides && !tunes {
+        return Ok((options.latencies.read(target)?, None));
+    }
+    let eight = Sketch::new(quantizer, &Formats::default(), target)?;
+    let latencies = match tunes {
+        true => {
+            let network = (&eight.quantized, &eight.lowered);
+            tune_network(target, network, WEIGHTS, &options.cache, progress)?
+        }
+        false => options.latencies.read(target)?,
+    };
+    if !decides {
+        return Ok((latencies, None));
+    }
+    let narrow =
+        options.act_bits == Some(4) || (options.act_bits.is_none() && budget.bops.is_some());
+    let inputs = if narrow {
+        &[Format::Int8, Format::Int4][..]
+    } else {
+        &[Format::Int8]
+    };
+    let mut costs = Costs::new(quantizer, target, &latencies, inputs, &eight, progress)?;
+    if budget.object_size.is_some() {
+        costs.emit(&eight, target)?;
+    }
+    Ok((latencies, Some(costs)))
+}
+
 /// A plan that became an object.
-struct Built {
-    decision: Decision,
+pub(crate) struct Built {
+    pub(crate) decision: Decision,
     quantized: Quantized,
     lowered: Lowered,
     emitted: Emitted,
-    report: Report,
+    pub(crate) report: Report,
 }
 
-/// How often limits are corrected by what the object takes beside the layers' costs.
-const CORRECTIONS: usize = 6;
-
-/// Decides and builds; where the object takes more bytes than the layers' costs told, the limits are lowered by the
-/// difference and all is done again.
-fn within(ask: &Ask, target: &ResolvedTarget) -> Result<Built, Error> {
-    let mut limits = decide::limits(&ask.options.budget);
-    for _ in 1..CORRECTIONS {
-        let built = build(ask, ask.decide(&limits)?, target)?;
-        if ask.options.plan.is_some() || ask.options.uniform {
-            return Ok(built);
-        }
-        let t = &built.report.totals;
-        let asked = &ask.options.budget;
-        let over = |asked: Option<u64>, found: u64| {
-            asked.map(|a| found as f64 - a as f64).filter(|&o| o > 0.0)
-        };
-        let size = over(asked.size, t.weight_bytes);
-        let object = over(asked.object_size, t.object_bytes);
-        if size.is_none() && object.is_none() {
-            check_budget(asked, &built.report)?;
-            return Ok(built);
-        }
-        limits.size = limits.size.map(|l| l - size.unwrap_or(0.0));
-        limits.object_size = limits.object_size.map(|l| l - object.unwrap_or(0.0));
+impl Built {
+    /// Microseconds of one inference, as measured kernels or the target's cost numbers predict.
+    pub(crate) fn latency_us(&self, target: &ResolvedTarget, latencies: &LatencyTable) -> f64 {
+        self.time(target, latencies).total_us()
     }
-    let built = build(ask, ask.decide(&limits)?, target)?;
-    check_budget(&ask.options.budget, &built.report)?;
-    Ok(built)
+
+    fn time(&self, target: &ResolvedTarget, latencies: &LatencyTable) -> NetworkTime {
+        let program = &self.lowered.program;
+        let resident = program.consts.len() + program.arena_bytes;
+        network_us(&self.quantized, &self.lowered, resident, target, latencies)
+    }
 }
 
-fn build(ask: &Ask, decision: Decision, target: &ResolvedTarget) -> Result<Built, Error> {
+pub(crate) fn build(
+    ask: &Ask,
+    decision: Decision,
+    target: &ResolvedTarget,
+) -> Result<Built, Error> {
     let (options, progress) = (ask.options, ask.progress);
     let formats = decide::formats(&decision.plan);
     let quantized = ask.quantizer.quantize(&formats, progress)?;
@@ -246,38 +296,6 @@ fn build(ask: &Ask, decision: Decision, target: &ResolvedTarget) -> Result<Built
         emitted,
         report,
     })
-}
-
-fn check_budget(budget: &Budget, report: &Report) -> Result<(), Error> {
-    let t = &report.totals;
-    let limits = [
-        ("--bits", budget.bits, t.avg_weight_bits),
-        (
-            "--size",
-            budget.size.map(|x| x as f64),
-            t.weight_bytes as f64,
-        ),
-        ("--bops", budget.bops, t.bops),
-        ("--ram", budget.ram.map(|x| x as f64), t.arena_bytes as f64),
-        (
-            "--object-size",
-            budget.object_size.map(|x| x as f64),
-            t.object_bytes as f64,
-        ),
-    ];
-    let broken: Vec<String> = limits
-        .iter()
-        .filter_map(|(flag, limit, least)| {
-            limit.filter(|l| l < least).map(|l| {
-                format!("{flag} {l} was asked for, {least} is the smallest that can be had")
-            })
-        })
-        .collect();
-    if broken.is_empty() {
-        return Ok(());
-    }
-    let message = format!("the budget cannot be met: {}", broken.join("; "));
-    Err(Error::Infeasible(message.into()))
 }
 
 fn report(
@@ -341,10 +359,24 @@ fn report(
             effort: options.tuning.effort,
             finetune: options.tuning.finetune,
             estimator: options.tuning.estimator.name().into(),
+            latency_table: options.latencies.path(),
+            uniform: options.uniform,
+            act_bits: options.act_bits,
+            pins: options.pins.iter().map(pin_text).collect(),
             object_sha256: String::new(),
         },
         ..Report::default()
     })
+}
+
+/// A pin as the command line takes it.
+fn pin_text(pin: &Pin) -> String {
+    let formats: Vec<&str> = [&pin.weight, &pin.activation]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    format!("{}={}", pin.layer, formats.join("x"))
 }
 
 fn layer(graph: &Graph, l: &lowbit_passes::quantize::Layer) -> Layer {

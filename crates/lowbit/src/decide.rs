@@ -1,12 +1,20 @@
 //! Which formats each layer gets: by a plan, by one width for all, or by measured sensitivities within the budgets.
 
+use std::cell::OnceCell;
+use std::collections::BTreeMap;
+
 use lowbit_num::Format;
-use lowbit_passes::allocate::{Allocation, Limits, Pin, Refusal, allocate};
+use lowbit_passes::allocate::{
+    Allocation, Budget as Bound, Limits, Pin, Refusal, allocate, totals,
+};
 use lowbit_passes::quantize::{Formats, LayerFormats};
 use lowbit_passes::sensitivity::{Layer, layers};
-use lowbit_report::{Budget, Choice, Plan, PlannedLayer, Point, Report, Sensitivity};
+use lowbit_report::{
+    Budget, Choice, Plan, PlannedLayer, Point, Report, SensitiveChoice, Sensitivity,
+};
 
 use crate::compile::Options;
+use crate::costs::Costs;
 use crate::fit::Quantizer;
 use crate::model::Model;
 use crate::plan::{plan, short};
@@ -32,6 +40,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) options: &'a Options,
     pub(crate) model: &'a Model,
     pub(crate) quantizer: &'a Quantizer<'a>,
+    /// What formats cost on the target, where a budget asks.
+    pub(crate) costs: Option<Costs>,
+    /// Sensitivities, once they are measured.
+    pub(crate) table: OnceCell<Sensitivity>,
     pub(crate) data: &'a lowbit_data::Dataset,
     pub(crate) progress: &'a dyn Progress,
 }
@@ -42,8 +54,9 @@ pub(crate) fn limits(budget: &Budget) -> Limits {
         bits: budget.bits,
         size: budget.size.map(|x| x as f64),
         bops: budget.bops,
-        latency: None,
+        latency: budget.latency,
         object_size: budget.object_size.map(|x| x as f64),
+        ram: budget.ram.map(|x| x as f64),
     }
 }
 
@@ -61,13 +74,12 @@ impl Ask<'_> {
         if self.options.uniform {
             return self.uniform(&layers, limits, &defaults);
         }
-        let free = limits.bits.is_none_or(|b| b >= 8.0)
-            && limits
-                .given()
-                .all(|(b, _)| b == lowbit_passes::allocate::Budget::Bits);
+        let only_bits = |(b, limit): (Bound, f64)| b == Bound::Bits && limit >= 8.0;
+        let kept = self.costs.as_ref().map(|c| c.eight_keeps(limits));
+        let free = kept.unwrap_or_else(|| limits.given().all(only_bits));
         if free && self.options.pins.is_empty() && self.options.act_bits != Some(4) {
-            let eight = |_: &Layer| (EIGHT.into(), WHY.into());
-            return Ok(decided(&layers, &eight));
+            let why = |l: &Layer| self.slower(&l.name, limits).unwrap_or_else(|| WHY.into());
+            return Ok(decided(&layers, &|l| (EIGHT.into(), why(l))));
         }
         self.allocated(&layers, limits, &defaults)
     }
@@ -106,23 +118,72 @@ impl Ask<'_> {
         Ok(found)
     }
 
+    /// Why a layer keeps 8 bits where time is bounded and size is not, and fewer bits would not be faster.
+    fn slower(&self, layer: &str, limits: &Limits) -> Option<String> {
+        let size = |(b, limit): (Bound, f64)| match b {
+            Bound::Bits => limit < 8.0,
+            Bound::Size | Bound::ObjectSize | Bound::Bops => true,
+            Bound::Latency | Bound::Ram => false,
+        };
+        limits.latency?;
+        if limits.given().any(size) {
+            return None;
+        }
+        let (now, next, then) = self.costs.as_ref()?.narrower_us(layer)?;
+        (then >= now).then(|| {
+            format!(
+                "{EIGHT}: {next} would not be faster ({} µs against {}), and size is not the budget",
+                short(then),
+                short(now)
+            )
+        })
+    }
+
+    /// The sensitivities with the costs of formats, measured once.
+    fn sensitivities(&self) -> Result<&Sensitivity, Error> {
+        if let Some(table) = self.table.get() {
+            return Ok(table);
+        }
+        let how = SensitivityOptions {
+            seed: self.options.seed,
+            cache: self.options.cache.clone(),
+            ..SensitivityOptions::default()
+        };
+        let mut table = sensitivity_of(self.model, self.data, &how, self.progress)?;
+        if let Some(costs) = &self.costs {
+            costs.fill(&mut table);
+        }
+        Ok(self.table.get_or_init(|| table))
+    }
+
+    /// A plan within limits without comparing it with others: what can be had at all.
+    ///
+    /// # Errors
+    /// No plan keeps the limits.
+    pub(crate) fn quick(&self, limits: &Limits) -> Result<Plan, Error> {
+        let defaults = default_pins(&layers(&self.model.graph), &self.options.pins);
+        let table = self.table_within(limits, &defaults)?;
+        let (found, pins) = best(&table, limits, &self.options.pins, &defaults)?;
+        Ok(reasoned(&table, &found, &pins, &defaults))
+    }
+
     fn allocated(
         &self,
         layers: &[Layer],
         limits: &Limits,
         defaults: &[Pin],
     ) -> Result<Decision, Error> {
-        let how = SensitivityOptions {
-            seed: self.options.seed,
-            cache: self.options.cache.clone(),
-            ..SensitivityOptions::default()
-        };
-        let table = sensitivity_of(self.model, self.data, &how, self.progress)?;
-        let both = self.options.act_bits.is_none() && limits.bops.is_some();
-        let table = narrowed(table, self.options.act_bits, both, defaults);
+        let table = self.table_within(limits, defaults)?;
         let own = &self.options.pins;
         let (found, pins) = best(&table, limits, own, defaults)?;
-        let mixed = reasoned(&table, &found, &pins, defaults);
+        let mut mixed = reasoned(&table, &found, &pins, defaults);
+        let eight = |l: &&mut PlannedLayer| l.weight == EIGHT;
+        for l in mixed.layers.iter_mut().filter(eight) {
+            let pinned = pins.iter().any(|p| p.layer == l.name);
+            if let Some(why) = self.slower(&l.name, limits).filter(|_| !pinned) {
+                l.why = why;
+            }
+        }
         let mixed = Decision {
             plan: mixed,
             measured: Some((table.clone(), found.choice)),
@@ -133,6 +194,24 @@ impl Ask<'_> {
             .iter()
             .filter_map(|pins| widest(&table, layers, limits, pins));
         self.better(mixed, rivals.collect(), &table)
+    }
+
+    /// The table with inputs of the width that was asked for, and without formats that nothing speaks for.
+    fn table_within(&self, limits: &Limits, defaults: &[Pin]) -> Result<Sensitivity, Error> {
+        let both = self.options.act_bits.is_none() && limits.bops.is_some();
+        let table = self.sensitivities()?.clone();
+        let mut table = narrowed(table, self.options.act_bits, both, defaults);
+        // where memory is short, 8 bits may need more of it than fewer
+        let slow = |name: &str| limits.ram.is_none() && self.slower(name, limits).is_some();
+        let own = |name: &str| self.options.pins.iter().any(|p| p.layer == name);
+        let layers = table.layers.iter_mut();
+        for l in layers.filter(|l| slow(&l.name) && !own(&l.name)) {
+            let eight = l.choices.iter().find(|c| c.weight == EIGHT);
+            let bar = eight.and_then(|c| c.latency_us).unwrap_or(f64::INFINITY);
+            let faster = |c: &SensitiveChoice| c.latency_us.is_none_or(|us| us < bar);
+            l.choices.retain(|c| c.weight == EIGHT || faster(c));
+        }
+        Ok(table)
     }
 
     /// The mixed plan, or a plan of one width that loses less on samples that neither was made on.
@@ -376,6 +455,12 @@ pub(crate) fn plan_of(report: &Report) -> Plan {
 const FRONTIER: std::ops::RangeInclusive<u32> = 8..=32;
 
 impl Decision {
+    /// What the plan was chosen to cost, where it was chosen by costs.
+    pub(crate) fn totals(&self) -> BTreeMap<&'static str, f64> {
+        let measured = self.measured.as_ref();
+        measured.map_or_else(BTreeMap::new, |(table, choice)| totals(table, choice))
+    }
+
     /// Writes reasons, predictions, choices and the frontier into a report.
     pub(crate) fn fill(&self, report: &mut Report) {
         for l in &mut report.layers {

@@ -11,7 +11,7 @@ use lowbit_passes::finetune::{
     Estimator, Finetune, FinetuneError, Loss, compared, finetune, target,
 };
 use lowbit_passes::quantize::{
-    Fit, FitError, Formats, Layer, Quantized, Rounding, quantize_fitted,
+    Fit, FitError, Formats, Layer, Quantized, Rounding, quantize, quantize_fitted,
 };
 use lowbit_report::Reproduce;
 use rayon::prelude::*;
@@ -164,6 +164,16 @@ impl<'a> Quantizer<'a> {
         }
         // what was chosen is fitted again, with the judges among the samples
         Run::new(self, formats, Vec::new(), progress)?.fit(best.ranges)
+    }
+
+    /// Quantises to formats without fitting anything: shapes, formats and kernels are those of [`Quantizer::quantize`].
+    ///
+    /// # Errors
+    /// Nodes that cannot be quantised.
+    pub(crate) fn plain(&self, formats: &Formats) -> Result<Quantized, Error> {
+        let ranges = self.stats.ranges(METHODS[0]);
+        quantize(&self.model.graph, &ranges, formats)
+            .map_err(|all| Error::Nodes(all.iter().map(ToString::to_string).collect()))
     }
 
     /// What the network loses at formats on samples that it is not fitted on, without training.

@@ -9,6 +9,7 @@ pub mod build;
 mod cache;
 mod check;
 mod compile;
+mod costs;
 mod decide;
 mod diagnose;
 mod error;
@@ -29,6 +30,7 @@ mod timeline;
 mod tune;
 mod verify;
 mod whole;
+mod within;
 
 pub use allocate::{Allocated, allocate};
 pub use artefact::{Artefact, is_artefact, object_name};
@@ -53,7 +55,7 @@ pub use progress::{Progress, Silent};
 pub use run::{Inputs, run};
 pub use sensitivity::{SensitivityOptions, sensitivity, sensitivity_of};
 pub use targets::{Level, targets};
-pub use tune::{read_latency_table, tune, tune_folder};
+pub use tune::{Latencies, read_latency_table, tune, tune_folder};
 pub use verify::{Verification, verify};
 pub use whole::{check_folder, write_file, writing};
 

@@ -127,8 +127,7 @@ fn choices(layer: &Layer, losses: &[f64], narrow: bool) -> Vec<SensitiveChoice> 
                     (weight.packed_len(layer.params) + CHANNEL_BYTES * layer.channels) as f64,
                 ),
                 bops: Some(layer.macs as f64 * f64::from(weight.bits() * activation.bits())),
-                latency_us: None,
-                object_bytes: None,
+                ..SensitiveChoice::default()
             })
     };
     match narrow {
@@ -254,6 +253,7 @@ impl<'a> Session<'a> {
         Ok(Sensitivity {
             metric: Some(metric.name().into()),
             layers: rows.map(layer).collect(),
+            ..Sensitivity::default()
         })
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lowbit_ir::{DType, Tensor};
 use lowbit_passes::bounds;
-use lowbit_report::Report;
+use lowbit_report::{Budget, Report};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -57,7 +57,11 @@ pub(crate) fn options(report: &Report) -> Options {
         cpu: Some(report.target.level.clone()),
         features: Some(report.target.features.clone()),
         name: Some(report.model.name.clone()),
-        budget: report.budget.clone(),
+        // the plan is given, and its latency was predicted by a table that may be gone
+        budget: Budget {
+            latency: None,
+            ..report.budget.clone()
+        },
         plan: Some(decide::plan_of(report)),
         tuning: Tuning::from_report(&report.reproduce),
         seed: report.reproduce.seed,

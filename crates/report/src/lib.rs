@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 pub use evidence::{Evidence, LayerTrace, RankCorrelation};
 pub use page::{frontier_page, loss_sentences, memory_sentence, report_page};
 pub use reproduce::{command, quoted};
-pub use sensitivity::{SensitiveChoice, SensitiveLayer, Sensitivity, Tie, read_sensitivity};
+pub use sensitivity::{
+    Fixed, MemoryStep, SensitiveChoice, SensitiveLayer, Sensitivity, Tie, read_sensitivity,
+};
 
 /// What `report.json` holds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -105,6 +107,9 @@ pub struct Budget {
     /// Bytes of the object file.
     #[serde(default)]
     pub object_size: Option<u64>,
+    /// Milliseconds of one inference.
+    #[serde(default)]
+    pub latency: Option<f64>,
 }
 
 /// A layer with weights.
@@ -248,6 +253,12 @@ pub struct Totals {
     /// `measured` on the machine that compiled, `predicted` by the target's table; `None` where there are no latencies.
     #[serde(default)]
     pub latency_source: Option<String>,
+    /// Microseconds of one inference as the plan was made with.
+    #[serde(default)]
+    pub predicted_latency_us: Option<f64>,
+    /// What predicted them: the target's cost model, or a table of measured kernels.
+    #[serde(default)]
+    pub prediction_source: Option<String>,
 }
 
 /// Accuracy on labelled samples, or agreement alone where there are no labels.
@@ -318,6 +329,18 @@ pub struct Reproduce {
     /// What stood for the derivative of rounding.
     #[serde(default)]
     pub estimator: String,
+    /// The table of measured latencies that was given or made.
+    #[serde(default)]
+    pub latency_table: Option<String>,
+    /// Every layer at the width of the budget of bits.
+    #[serde(default)]
+    pub uniform: bool,
+    /// Bits of what layers read, where they were asked for.
+    #[serde(default)]
+    pub act_bits: Option<u32>,
+    /// Formats that layers had to have, as the command line takes them.
+    #[serde(default)]
+    pub pins: Vec<String>,
     /// SHA-256 of the object.
     pub object_sha256: String,
 }

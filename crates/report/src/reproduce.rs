@@ -12,6 +12,15 @@ pub fn command(r: &Report, budget: bool) -> String {
     if budget {
         budgets(&r.budget, &mut flag);
     }
+    if let Some(table) = r.reproduce.latency_table.as_ref().filter(|_| budget) {
+        flag("--latency-table", table.clone());
+    }
+    for pin in r.reproduce.pins.iter().filter(|_| budget) {
+        flag("--pin", pin.clone());
+    }
+    if let Some(bits) = r.reproduce.act_bits.filter(|_| budget) {
+        flag("--act-bits", bits.to_string());
+    }
     flag("--target", r.target.triple.clone());
     flag("--cpu", r.target.level.clone());
     for (name, dims) in &r.reproduce.shapes {
@@ -38,6 +47,9 @@ pub fn command(r: &Report, budget: bool) -> String {
     if r.reproduce.seed != 1 {
         flag("--seed", r.reproduce.seed.to_string());
     }
+    if r.reproduce.uniform && budget {
+        words.push("--uniform".into());
+    }
     words.join(" ")
 }
 
@@ -46,7 +58,9 @@ fn budgets(b: &Budget, flag: &mut impl FnMut(&str, String)) {
         ("--bits", b.bits),
         ("--size", b.size.map(|x| x as f64)),
         ("--bops", b.bops),
+        ("--latency", b.latency),
         ("--ram", b.ram.map(|x| x as f64)),
+        ("--object-size", b.object_size.map(|x| x as f64)),
     ];
     for (name, value) in given {
         if let Some(value) = value {
@@ -87,6 +101,24 @@ mod tests {
         r.reproduce.estimator = "ste".into();
         r.reproduce.effort = Some(2);
         r.reproduce.seed = 1;
+        r.budget.latency = Some(0.25);
+        r.budget.ram = Some(20000);
+        r.budget.object_size = Some(64000);
+        r.reproduce.latency_table = Some("out/latency.json".into());
+        r.reproduce.pins = vec!["a b=int8".into()];
+        let first = "lowbit compile 'my net.onnx' --bits 4.5 --latency 0.25 --ram 20000 --object-size 64000";
+        assert_eq!(
+            command(&r, true),
+            format!(
+                "{first} --latency-table out/latency.json --pin 'a b=int8' --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2"
+            )
+        );
+        r.budget = Budget {
+            bits: Some(4.5),
+            ..Budget::default()
+        };
+        r.reproduce.pins.clear();
+        r.reproduce.latency_table = None;
         assert_eq!(
             command(&r, true),
             "lowbit compile 'my net.onnx' --bits 4.5 --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2"

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A sensitivity file: what each layer would lose and cost with each of its choices. `sensitivity` writes it and
@@ -7,8 +9,42 @@ pub struct Sensitivity {
     /// How the losses were found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metric: Option<String>,
+    /// What every plan costs beside its layers.
+    #[serde(default, skip_serializing_if = "Fixed::is_none")]
+    pub fixed: Fixed,
+    /// The schedule: what lies in the arena at each step, which only a budget of memory needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<MemoryStep>,
     /// Layers with weights, in execution order.
     pub layers: Vec<SensitiveLayer>,
+}
+
+/// What every plan costs beside its layers: pools, sums, the input's copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Fixed {
+    /// Bytes of constants.
+    pub weight_bytes: f64,
+    /// Microseconds of one inference.
+    pub latency_us: f64,
+    /// Bytes of the object.
+    pub object_bytes: f64,
+}
+
+impl Fixed {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A step of the schedule.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemoryStep {
+    /// What it computes, by its name in the model.
+    pub name: String,
+    /// Bytes that live during the step under every plan; choices add theirs, see [`SensitiveChoice::step_bytes`].
+    #[serde(default)]
+    pub bytes: f64,
 }
 
 /// A layer and its choices.
@@ -61,6 +97,10 @@ pub struct SensitiveChoice {
     /// Bytes of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_bytes: Option<f64>,
+    /// Bytes that the choice adds to what lives in the arena, by the name of the step; a layer's work space at the layer's
+    /// own step, a tensor that is smaller in this format at every step of its life. Steps that are not named get none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub step_bytes: BTreeMap<String, f64>,
 }
 
 fn int8() -> String {

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use lowbit_num::Format;
-use lowbit_report::{SensitiveChoice, SensitiveLayer};
+use lowbit_report::{MemoryStep, SensitiveChoice, SensitiveLayer, Sensitivity};
 use serde::{Serialize, Serializer};
 
 /// A cost that can be bounded.
@@ -17,6 +17,8 @@ pub enum Budget {
     Latency,
     /// Bytes of the object.
     ObjectSize,
+    /// Bytes of the arena: a limit of every step of the schedule.
+    Ram,
 }
 
 impl Budget {
@@ -27,6 +29,7 @@ impl Budget {
         Self::Bops,
         Self::Latency,
         Self::ObjectSize,
+        Self::Ram,
     ];
 
     /// The flag of the command line.
@@ -37,6 +40,7 @@ impl Budget {
             Self::Bops => "--bops",
             Self::Latency => "--latency",
             Self::ObjectSize => "--object-size",
+            Self::Ram => "--ram",
         }
     }
 
@@ -53,6 +57,7 @@ impl Budget {
             Self::Bops => "bops",
             Self::Latency => "latency_us",
             Self::ObjectSize => "object_bytes",
+            Self::Ram => "step_bytes",
         }
     }
 
@@ -60,11 +65,13 @@ impl Budget {
     pub fn total(self) -> &'static str {
         match self {
             Self::Bits => "avg_weight_bits",
+            Self::Ram => "arena_bytes",
             other => other.field(),
         }
     }
 
-    /// What a choice costs: weights × bits, bytes, operations or microseconds. `None` where the table does not tell.
+    /// What a choice costs: weights × bits, bytes, operations or microseconds. `None` where the table does not tell, and for
+    /// memory, which is no sum over the layers.
     pub fn cost(self, layer: &SensitiveLayer, choice: &SensitiveChoice) -> Option<f64> {
         match self {
             Self::Bits => Some(layer.params? * f64::from(weight_bits(&choice.weight)?)),
@@ -72,6 +79,17 @@ impl Budget {
             Self::Bops => choice.bops,
             Self::Latency => choice.latency_us,
             Self::ObjectSize => choice.object_bytes,
+            Self::Ram => None,
+        }
+    }
+
+    /// What every plan costs beside its layers.
+    pub fn fixed(self, table: &Sensitivity) -> f64 {
+        match self {
+            Self::Size => table.fixed.weight_bytes,
+            Self::Latency => table.fixed.latency_us,
+            Self::ObjectSize => table.fixed.object_bytes,
+            Self::Bits | Self::Bops | Self::Ram => 0.0,
         }
     }
 
@@ -80,7 +98,7 @@ impl Budget {
         match self {
             Self::Bits => layers.iter().filter_map(|l| l.params).sum(),
             Self::Latency => 1000.0,
-            Self::Size | Self::Bops | Self::ObjectSize => 1.0,
+            Self::Size | Self::Bops | Self::ObjectSize | Self::Ram => 1.0,
         }
     }
 }
@@ -116,6 +134,8 @@ pub struct Limits {
     pub latency: Option<f64>,
     /// Bytes of the object.
     pub object_size: Option<f64>,
+    /// Bytes of the arena.
+    pub ram: Option<f64>,
 }
 
 /// A sum of floats may exceed its true value by this share of it: thousands of roundings.
@@ -130,6 +150,7 @@ impl Limits {
             Budget::Bops => self.bops,
             Budget::Latency => self.latency,
             Budget::ObjectSize => self.object_size,
+            Budget::Ram => self.ram,
         }
     }
 
@@ -142,6 +163,7 @@ impl Limits {
             Budget::Bops => &mut new.bops,
             Budget::Latency => &mut new.latency,
             Budget::ObjectSize => &mut new.object_size,
+            Budget::Ram => &mut new.ram,
         } = limit;
         new
     }
@@ -150,6 +172,11 @@ impl Limits {
     pub fn given(&self) -> impl Iterator<Item = (Budget, f64)> + '_ {
         Budget::ALL.iter().filter_map(|&b| Some((b, self.of(b)?)))
     }
+}
+
+/// Bytes that a choice adds to what lives during a step.
+pub fn step_bytes(step: &MemoryStep, choice: &SensitiveChoice) -> f64 {
+    choice.step_bytes.get(&step.name).copied().unwrap_or(0.0)
 }
 
 /// Whether a sum of costs keeps its limit.

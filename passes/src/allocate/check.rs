@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use lowbit_report::{SensitiveChoice, SensitiveLayer, Sensitivity};
 
-use super::budget::{Limits, within};
+use super::budget::{Budget, Limits, step_bytes, within};
 use super::{Allocation, Certificate, Pin};
 
 /// What is wrong with an allocation.
@@ -23,6 +23,9 @@ pub enum Breach {
     /// A budget is exceeded.
     #[error("{0} is exceeded: {1} of {2}")]
     Budget(&'static str, f64, f64),
+    /// A step needs more memory than there is.
+    #[error("--ram is exceeded at step '{0}': {1} of {2}")]
+    Step(String, f64, f64),
     /// The objective is not the sum of losses.
     #[error("the objective {0} is not the sum of losses {1}")]
     Objective(f64, f64),
@@ -54,14 +57,7 @@ pub fn check(
         return Err(Breach::Pin(l.name.clone()));
     }
     agree(layers, &found.choice, &picks)?;
-    for (budget, limit) in limits.given() {
-        let costs = layers.iter().zip(&picks).map(|(l, c)| budget.cost(l, c));
-        let sum: f64 = costs.sum::<Option<f64>>().ok_or(Breach::Choice)?;
-        let limit = limit * budget.unit(layers);
-        if !within(sum, limit) {
-            return Err(Breach::Budget(budget.flag(), sum, limit));
-        }
-    }
+    kept_limits(table, limits, &picks)?;
     let loss: f64 = picks.iter().map(|c| c.loss).sum();
     let scale: f64 = picks.iter().map(|c| c.loss.abs()).sum();
     if (loss - found.objective).abs() > 1e-9 * scale {
@@ -75,6 +71,33 @@ pub fn check(
     }
     if found.bound > loss + slack || found.bound < bound - slack {
         return Err(Breach::Bound(found.bound, loss));
+    }
+    Ok(())
+}
+
+fn kept_limits(
+    table: &Sensitivity,
+    limits: &Limits,
+    picks: &[SensitiveChoice],
+) -> Result<(), Breach> {
+    let layers = &table.layers;
+    for (budget, limit) in limits.given().filter(|l| l.0 != Budget::Ram) {
+        let costs = layers.iter().zip(picks).map(|(l, c)| budget.cost(l, c));
+        let sum: f64 = costs.sum::<Option<f64>>().ok_or(Breach::Choice)?;
+        let (sum, limit) = (sum + budget.fixed(table), limit * budget.unit(layers));
+        if !within(sum, limit) {
+            return Err(Breach::Budget(budget.flag(), sum, limit));
+        }
+    }
+    let Some(ram) = limits.ram else {
+        return Ok(());
+    };
+    for step in &table.steps {
+        let added = picks.iter().map(|c| step_bytes(step, c));
+        let live = step.bytes + added.sum::<f64>();
+        if !within(live, ram) {
+            return Err(Breach::Step(step.name.clone(), live, ram));
+        }
     }
     Ok(())
 }
@@ -118,22 +141,31 @@ pub(crate) fn bound(
     pins: &[Pin],
     certificate: &Certificate,
 ) -> f64 {
+    let step = |name: &String| table.steps.iter().find(|s| &s.name == name);
+    let steps = certificate.steps.iter();
+    let steps: Vec<_> = steps
+        .filter_map(|(name, price)| Some((step(name)?, price.max(0.0))))
+        .collect();
     let priced = |l: &SensitiveLayer, c: &SensitiveChoice| {
         let paid = certificate.prices.iter();
         let costs = paid.map(|(b, price)| price.max(0.0) * b.cost(l, c).unwrap_or(0.0));
-        c.loss + costs.sum::<f64>()
+        let memory = steps.iter().map(|(s, price)| price * step_bytes(s, c));
+        c.loss + costs.sum::<f64>() + memory.sum::<f64>()
     };
     let least = |l: &SensitiveLayer| {
         let left = l.choices.iter().filter(|c| leaves(pins, l, c));
         left.map(|c| priced(l, c)).fold(f64::INFINITY, f64::min)
     };
-    let paid = |(b, price): &(super::Budget, f64)| {
-        let limit = limits
-            .of(*b)
-            .map_or(f64::INFINITY, |l| l * b.unit(&table.layers));
+    let paid = |(b, price): &(Budget, f64)| {
+        let limit = limits.of(*b).map_or(f64::INFINITY, |l| {
+            l * b.unit(&table.layers) - b.fixed(table)
+        });
         price.max(0.0) * limit
     };
+    let ram = limits.ram.unwrap_or(f64::INFINITY);
+    let memory = steps.iter().filter(|s| s.1 > 0.0);
+    let memory: f64 = memory.map(|(s, price)| price * (ram - s.bytes)).sum();
     let layers: f64 = table.layers.iter().map(least).sum();
     let budgets = certificate.prices.iter().filter(|p| p.1 > 0.0);
-    layers - budgets.map(paid).sum::<f64>()
+    layers - budgets.map(paid).sum::<f64>() - memory
 }

@@ -4,8 +4,8 @@ use lowbit_report::Sensitivity;
 use serde::Serialize;
 
 use super::Refusal;
-use super::budget::{Budget, Limits};
-use super::problem::{Problem, Row};
+use super::budget::{Budget, Limits, within};
+use super::problem::{Group, Pin, Problem, Row, rows};
 use super::solve::{Failure, solve};
 
 /// No plan keeps the limits; says what would be kept.
@@ -27,12 +27,12 @@ pub struct Least {
     pub alone: f64,
     /// The least value of a plan that keeps all other budgets; `None` where there is none.
     pub with_others: Option<f64>,
-    /// The layers that take most of the least value, with their shares of it.
+    /// The layers that take most of the least value, with their shares of it; for memory the steps that need most.
     pub layers: Vec<(String, f64)>,
 }
 
-/// The first layer of each group with what it adds to a sum.
-type Parts = Vec<(usize, f64)>;
+/// What adds to a sum, by name.
+type Parts = Vec<(String, f64)>;
 
 /// How many layers are named.
 const NAMED: usize = 3;
@@ -60,31 +60,40 @@ impl fmt::Display for Least {
         }
         let share = |(name, share): &(String, f64)| format!("'{name}' ({:.0} %)", 100.0 * share);
         let layers: Vec<String> = self.layers.iter().map(share).collect();
-        write!(f, ", most of it in {}", layers.join(", "))
+        let layers = layers.join(", ");
+        match budget {
+            Budget::Ram => write!(f, ", needed most while these are computed: {layers}"),
+            _ => write!(f, ", most of it in {layers}"),
+        }
     }
 }
 
 /// Finds the least value of each budget, alone and within the others.
 pub(crate) fn explain(
-    problem: &Problem,
     table: &Sensitivity,
     limits: &Limits,
+    pins: &[Pin],
 ) -> Result<Infeasible, Refusal> {
-    let row = |r: usize| {
-        let budget = problem.rows[r].budget;
+    let problem = Problem::with_rows(table, rows(table, limits, false), pins)?;
+    let row = |(budget, asked): (Budget, f64)| {
         let unit = budget.unit(&table.layers);
-        let (alone, shares) = least(problem, r, &[])?.ok_or_else(none)?;
-        let others: Vec<usize> = (0..problem.rows.len()).filter(|&o| o != r).collect();
-        let within = least(problem, r, &others)?;
+        let least = |others: &[Row]| match budget {
+            Budget::Ram => least_memory(&problem, table, others),
+            _ => least_sum(&problem, table, budget, others),
+        };
+        let (alone, parts) = least(&[])?.ok_or_else(none)?;
+        let others = problem.rows.iter().filter(|r| r.budget != budget);
+        let others: Vec<Row> = others.copied().collect();
+        let within = least(&others)?;
         Ok(Least {
             budget,
-            asked: limits.of(budget).unwrap_or(f64::INFINITY),
+            asked,
             alone: alone / unit,
             with_others: within.map(|(sum, _)| sum / unit),
-            layers: named(table, &shares),
+            layers: named(alone, parts),
         })
     };
-    let least: Result<Vec<Least>, Refusal> = (0..problem.rows.len()).map(row).collect();
+    let least: Result<Vec<Least>, Refusal> = limits.given().map(row).collect();
     Ok(Infeasible { least: least? })
 }
 
@@ -92,34 +101,107 @@ fn none() -> Refusal {
     Refusal::Solver("it finds no plan even without a budget".into())
 }
 
-/// The least sum of a row's costs with the limits of other rows kept, and each layer's part of it.
-fn least(problem: &Problem, row: usize, others: &[usize]) -> Result<Option<(f64, Parts)>, Refusal> {
+/// The program with some of its rows, and the losses that are given by option.
+fn narrowed(problem: &Problem, kept: &[Row], loss: impl Fn(&[f64]) -> f64) -> Problem {
+    let same = |a: &Row, b: &Row| a.budget == b.budget && a.step == b.step;
+    let find = |row: &Row| problem.rows.iter().position(|r| same(r, row));
+    let indices: Vec<usize> = kept.iter().filter_map(find).collect();
     let mut program = problem.clone();
-    program.rows = others
-        .iter()
-        .map(|&o| problem.rows[o])
-        .collect::<Vec<Row>>();
+    program.rows = kept.to_vec();
     for choice in program.groups.iter_mut().flat_map(|g| &mut g.options) {
-        choice.loss = choice.costs[row];
-        choice.costs = others.iter().map(|&o| choice.costs[o]).collect();
+        choice.loss = loss(&choice.costs);
+        choice.costs = indices.iter().map(|&i| choice.costs[i]).collect();
     }
-    let solved = match solve(&program) {
-        Ok(solved) => solved,
-        Err(Failure::Infeasible) => return Ok(None),
-        Err(Failure::Solver(message)) => return Err(Refusal::Solver(message)),
-    };
-    let part = |(g, &p): (&super::problem::Group, &usize)| (g.layers[0], g.options[p].loss);
-    let parts = program.groups.iter().zip(&solved.picks).map(part).collect();
-    Ok(Some((program.loss(&solved.picks), parts)))
+    program
 }
 
-fn named(table: &Sensitivity, parts: &[(usize, f64)]) -> Vec<(String, f64)> {
-    let sum: f64 = parts.iter().map(|p| p.1).sum();
-    let mut parts = parts.to_vec();
-    parts.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let name = |&(layer, part): &(usize, f64)| {
-        let share = if sum > 0.0 { part / sum } else { 0.0 };
-        (table.layers[layer].name.clone(), share)
+fn solved(program: &Problem) -> Result<Option<Vec<usize>>, Refusal> {
+    match solve(program) {
+        Ok(solved) => Ok(Some(solved.picks)),
+        Err(Failure::Infeasible) => Ok(None),
+        Err(Failure::Solver(message)) => Err(Refusal::Solver(message)),
+    }
+}
+
+/// The least sum of a budget's costs with the limits of other rows kept, and each layer's part of it.
+fn least_sum(
+    problem: &Problem,
+    table: &Sensitivity,
+    budget: Budget,
+    others: &[Row],
+) -> Result<Option<(f64, Parts)>, Refusal> {
+    let own = problem.rows.iter().position(|r| r.budget == budget);
+    let own = own.expect("the budget was given");
+    let program = narrowed(problem, others, |costs| costs[own]);
+    let Some(picks) = solved(&program)? else {
+        return Ok(None);
     };
-    parts.iter().take(NAMED).map(name).collect()
+    let part = |(g, &p): (&Group, &usize)| {
+        let layer = &table.layers[g.layers[0]];
+        (layer.name.clone(), g.options[p].loss)
+    };
+    let parts = program.groups.iter().zip(&picks).map(part).collect();
+    let sum = program.loss(&picks) + budget.fixed(table);
+    Ok(Some((sum, parts)))
+}
+
+/// The least arena with the limits of other rows kept, and what lives during each step.
+fn least_memory(
+    problem: &Problem,
+    table: &Sensitivity,
+    others: &[Row],
+) -> Result<Option<(f64, Parts)>, Refusal> {
+    let steps: Vec<usize> = (0..problem.rows.len())
+        .filter(|&r| problem.rows[r].step.is_some())
+        .collect();
+    let base = |r: usize| table.steps[problem.rows[r].step.unwrap_or(0)].bytes;
+    let live = |picks: &[usize]| -> Vec<f64> {
+        let costs = problem.costs(picks);
+        steps.iter().map(|&r| base(r) + costs[r]).collect()
+    };
+    let most = |live: &[f64]| live.iter().copied().fold(0.0, f64::max);
+    let within_arena = |bytes: f64| -> Result<Option<Vec<usize>>, Refusal> {
+        let memory = steps.iter().map(|&r| Row {
+            limit: bytes - base(r),
+            ..problem.rows[r]
+        });
+        let kept: Vec<Row> = others.iter().copied().chain(memory).collect();
+        solved(&narrowed(problem, &kept, |_| 0.0))
+    };
+    let floor = |r: usize| {
+        let least = |g: &Group| {
+            let costs = g.options.iter().map(|c| c.costs[r]);
+            costs.fold(f64::INFINITY, f64::min)
+        };
+        base(r) + problem.groups.iter().map(least).sum::<f64>()
+    };
+    let mut low = steps.iter().map(|&r| floor(r)).fold(0.0, f64::max);
+    let mut best = match within_arena(low)? {
+        Some(picks) => return Ok(Some((low, step_parts(table, &live(&picks))))),
+        None => match within_arena(f64::MAX)? {
+            Some(picks) => live(&picks),
+            None => return Ok(None),
+        },
+    };
+    // bytes are whole
+    while most(&best) - low > 1.0 && !within(most(&best), low) {
+        let middle = f64::midpoint(low, most(&best));
+        match within_arena(middle)? {
+            Some(picks) => best = live(&picks),
+            None => low = middle,
+        }
+    }
+    Ok(Some((most(&best), step_parts(table, &best))))
+}
+
+fn step_parts(table: &Sensitivity, live: &[f64]) -> Parts {
+    let names = table.steps.iter().map(|s| s.name.clone());
+    names.zip(live.iter().copied()).collect()
+}
+
+/// The largest parts with their shares of the whole.
+fn named(whole: f64, mut parts: Parts) -> Vec<(String, f64)> {
+    parts.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let share = |(name, part)| (name, if whole > 0.0 { part / whole } else { 0.0 });
+    parts.into_iter().take(NAMED).map(share).collect()
 }

@@ -22,7 +22,7 @@ use lowbit_report::Sensitivity;
 use serde::Serialize;
 use solve::{Failure, Solved};
 
-pub use budget::{Budget, Limits, weight_bits};
+pub use budget::{Budget, Limits, step_bytes, weight_bits};
 pub use check::{Breach, check};
 pub use explain::{Infeasible, Least};
 pub use policy::{Search, search};
@@ -49,6 +49,9 @@ pub struct Allocation {
 pub struct Certificate {
     /// Price of each budget that was given, in loss per unit of the layers' costs.
     pub prices: Vec<(Budget, f64)>,
+    /// Price of memory by the step of the schedule, in loss per byte, where a budget of memory was given.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<(String, f64)>,
     /// `Σ_layers min_choice (loss + price·cost) − price·limit`, a lower bound of every plan's loss.
     pub bound: f64,
 }
@@ -78,7 +81,7 @@ pub fn allocate(table: &Sensitivity, limits: &Limits, pins: &[Pin]) -> Result<Al
     let problem = Problem::new(table, limits, pins)?;
     let solved = match solve::solve(&problem) {
         Ok(solved) => solved,
-        Err(Failure::Infeasible) => return Err(explain::explain(&problem, table, limits)?.into()),
+        Err(Failure::Infeasible) => return Err(explain::explain(table, limits, pins)?.into()),
         Err(Failure::Solver(message)) => return Err(Refusal::Solver(message)),
     };
     let found = allocation(&problem, table, limits, pins, &solved);
@@ -95,12 +98,12 @@ fn allocation(
     pins: &[Pin],
     solved: &Solved,
 ) -> Allocation {
-    let rows = problem.rows.iter();
+    let rows = || problem.rows.iter().zip(solved.prices.iter().copied());
+    let whole = rows().filter(|(r, _)| r.step.is_none());
+    let steps = rows().filter_map(|(r, price)| Some((table.steps[r.step?].name.clone(), price)));
     let mut certificate = Certificate {
-        prices: rows
-            .map(|r| r.budget)
-            .zip(solved.prices.iter().copied())
-            .collect(),
+        prices: whole.map(|(r, price)| (r.budget, price)).collect(),
+        steps: steps.collect(),
         bound: 0.0,
     };
     certificate.bound = check::bound(table, limits, pins, &certificate);
@@ -114,7 +117,8 @@ fn allocation(
     }
 }
 
-/// What a plan costs, by the name of the cost, where the table tells it for every layer.
+/// What a plan costs, by the name of the cost, where the table tells it for every layer. What a budget of memory bounds is
+/// the step that needs most.
 pub fn totals(table: &Sensitivity, choice: &[usize]) -> BTreeMap<&'static str, f64> {
     let layers = &table.layers;
     let total = |&budget: &Budget| {
@@ -125,7 +129,18 @@ pub fn totals(table: &Sensitivity, choice: &[usize]) -> BTreeMap<&'static str, f
         } else {
             1.0
         };
-        Some((budget.total(), sum? / unit))
+        Some((budget.total(), (sum? + budget.fixed(table)) / unit))
     };
-    Budget::ALL.iter().filter_map(total).collect()
+    let mut totals: BTreeMap<&'static str, f64> = Budget::ALL.iter().filter_map(total).collect();
+    let live = table.steps.iter().map(|s| {
+        let picks = layers.iter().zip(choice);
+        s.bytes
+            + picks
+                .map(|(l, &c)| step_bytes(s, &l.choices[c]))
+                .sum::<f64>()
+    });
+    if let Some(most) = live.reduce(f64::max) {
+        totals.insert(Budget::Ram.total(), most);
+    }
+    totals
 }

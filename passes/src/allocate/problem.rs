@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lowbit_report::{SensitiveLayer, Sensitivity, Tie};
 
-use super::budget::{Budget, Limits, within};
+use super::budget::{Budget, Limits, step_bytes, within};
 
 /// A table that no plan can be made from; names the layer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +43,24 @@ pub enum TableError {
         budget: &'static str,
         /// The field.
         field: &'static str,
+    },
+    /// A budget of memory without a schedule.
+    #[error(
+        "--ram needs the steps of the schedule: give 'steps' with the bytes that live during each"
+    )]
+    NoSteps,
+    /// Bytes that cannot be added up.
+    #[error("step '{0}': bytes is {1}; only finite numbers can be added up")]
+    StepBytes(String, String),
+    /// A choice that names a step that is not there.
+    #[error("layer '{layer}', choice {choice}: step_bytes names '{step}', which is no step")]
+    NoStep {
+        /// Name of the layer.
+        layer: String,
+        /// Index of the choice.
+        choice: usize,
+        /// The name.
+        step: String,
     },
     /// Tied layers with different numbers of choices.
     #[error("layers '{0}' and '{1}' are tied but have different numbers of choices")]
@@ -98,12 +116,27 @@ pub(crate) struct Choice {
     pub(crate) costs: Vec<f64>,
 }
 
-/// A limit of a sum of costs.
+/// A limit of a sum of costs: a budget, or what lives during one step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) budget: Budget,
-    /// In units of the costs.
+    /// The step of the table that a budget of memory bounds.
+    pub(crate) step: Option<usize>,
+    /// In units of the costs; what every plan costs is taken off.
     pub(crate) limit: f64,
+}
+
+impl Row {
+    fn cost(&self, table: &Sensitivity, layer: &SensitiveLayer, choice: usize) -> f64 {
+        let choice = &layer.choices[choice];
+        match self.step {
+            Some(step) => step_bytes(&table.steps[step], choice),
+            None => self
+                .budget
+                .cost(layer, choice)
+                .expect("the table is verified"),
+        }
+    }
 }
 
 /// Layers whose activation formats must agree.
@@ -130,13 +163,15 @@ impl Problem {
     /// The layer that is at fault, and why.
     pub fn new(table: &Sensitivity, limits: &Limits, pins: &[Pin]) -> Result<Self, TableError> {
         verify(table, limits)?;
-        let rows: Vec<Row> = limits
-            .given()
-            .map(|(budget, limit)| Row {
-                budget,
-                limit: limit * budget.unit(&table.layers),
-            })
-            .collect();
+        Self::with_rows(table, rows(table, limits, true), pins)
+    }
+
+    /// The program of rows of a table that was verified.
+    pub(crate) fn with_rows(
+        table: &Sensitivity,
+        rows: Vec<Row>,
+        pins: &[Pin],
+    ) -> Result<Self, TableError> {
         let allowed = allowed(table, pins)?;
         let mut groups: Vec<Group> = Vec::new();
         for layers in tied(table)? {
@@ -237,9 +272,39 @@ impl Problem {
     }
 }
 
+/// The rows of limits; steps that can break theirs under no plan may be left out.
+pub(crate) fn rows(table: &Sensitivity, limits: &Limits, only_tight: bool) -> Vec<Row> {
+    let whole = |(budget, limit): (Budget, f64)| Row {
+        budget,
+        step: None,
+        limit: limit * budget.unit(&table.layers) - budget.fixed(table),
+    };
+    let sums = limits.given().filter(|l| l.0 != Budget::Ram);
+    let mut rows: Vec<Row> = sums.map(whole).collect();
+    let Some(ram) = limits.ram else { return rows };
+    for (i, step) in table.steps.iter().enumerate() {
+        let most = |l: &SensitiveLayer| {
+            let all = l.choices.iter().map(|c| step_bytes(step, c));
+            all.fold(f64::NEG_INFINITY, f64::max)
+        };
+        let most: f64 = table.layers.iter().map(most).sum();
+        if !only_tight || !within(step.bytes + most, ram) {
+            rows.push(Row {
+                budget: Budget::Ram,
+                step: Some(i),
+                limit: ram - step.bytes,
+            });
+        }
+    }
+    rows
+}
+
 fn verify(table: &Sensitivity, limits: &Limits) -> Result<(), TableError> {
     if table.layers.is_empty() {
         return Err(TableError::Empty);
+    }
+    if limits.ram.is_some() {
+        verify_steps(table)?;
     }
     let mut names = std::collections::HashSet::new();
     for layer in &table.layers {
@@ -254,10 +319,35 @@ fn verify(table: &Sensitivity, limits: &Limits) -> Result<(), TableError> {
     Ok(())
 }
 
+fn verify_steps(table: &Sensitivity) -> Result<(), TableError> {
+    if table.steps.is_empty() {
+        return Err(TableError::NoSteps);
+    }
+    if let Some(s) = table.steps.iter().find(|s| !s.bytes.is_finite()) {
+        return Err(TableError::StepBytes(s.name.clone(), s.bytes.to_string()));
+    }
+    let names: BTreeSet<&str> = table.steps.iter().map(|s| s.name.as_str()).collect();
+    for layer in &table.layers {
+        for (choice, c) in layer.choices.iter().enumerate() {
+            for (step, &bytes) in &c.step_bytes {
+                finite(layer, choice, "step_bytes", bytes)?;
+                if !names.contains(step.as_str()) {
+                    return Err(TableError::NoStep {
+                        layer: layer.name.clone(),
+                        choice,
+                        step: step.clone(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
 fn verify_layer(layer: &SensitiveLayer, limits: &Limits) -> Result<(), TableError> {
     for (choice, c) in layer.choices.iter().enumerate() {
         finite(layer, choice, "loss", c.loss)?;
-        for (budget, _) in limits.given() {
+        for (budget, _) in limits.given().filter(|l| l.0 != Budget::Ram) {
             let field = budget.field();
             let Some(cost) = budget.cost(layer, c) else {
                 return Err(TableError::Missing {
@@ -363,13 +453,7 @@ fn group(
     let left = (0..count).filter(|&c| layers.iter().all(|&l| allowed[l][c]));
     let sum =
         |f: &dyn Fn(&SensitiveLayer) -> f64| layers.iter().map(|&l| f(&table.layers[l])).sum();
-    let cost = |c: usize, row: &Row| {
-        sum(&|l| {
-            row.budget
-                .cost(l, &l.choices[c])
-                .expect("the table is verified")
-        })
-    };
+    let cost = |c: usize, row: &Row| sum(&|l| row.cost(table, l, c));
     let options: Vec<Choice> = left
         .map(|c| Choice {
             index: c,

@@ -2,8 +2,10 @@
 
 mod cost;
 mod layer;
+mod network;
 mod table;
 
 pub use cost::{Ceiling, call_us, ceiling, kernel_us};
 pub use layer::{Geometry, latency_us, layers_program};
+pub use network::{NetworkTime, network_us, other_key};
 pub use table::LatencyTable;

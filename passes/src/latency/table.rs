@@ -13,18 +13,36 @@ use super::{Geometry, latency_us};
 pub struct LatencyTable {
     /// The feature level that was measured.
     pub level: String,
+    /// The processor that was measured, as the system names it.
+    #[serde(default)]
+    pub processor: String,
     /// [`Geometry::key`] → name of the weight format → microseconds.
     pub layers: BTreeMap<String, BTreeMap<String, f64>>,
+    /// [`super::other_key`] → microseconds, of what is no layer of weights.
+    #[serde(default)]
+    pub others: BTreeMap<String, f64>,
 }
 
 impl LatencyTable {
     /// What was measured of a layer, else what [`latency_us`] predicts.
     pub fn us(&self, target: &ResolvedTarget, layer: &Geometry, weights: Format) -> f64 {
-        let measured = self.layers.get(&layer.key());
-        match measured.and_then(|formats| formats.get(weights.name())) {
-            Some(&us) if self.level == target.level.name => us,
-            _ => latency_us(target, layer, weights),
-        }
+        self.measured(target, layer, weights)
+            .unwrap_or_else(|| latency_us(target, layer, weights))
+    }
+
+    /// What was measured of a layer on the target's level. Both grids of 2 bits take the same time.
+    pub fn measured(
+        &self,
+        target: &ResolvedTarget,
+        layer: &Geometry,
+        weights: Format,
+    ) -> Option<f64> {
+        let formats = self.layers.get(&layer.key())?;
+        let us = formats.get(weights.name()).or_else(|| match weights {
+            Format::Odd2 => formats.get(Format::Int2.name()),
+            _ => None,
+        });
+        us.copied().filter(|_| self.level == target.level.name)
     }
 
     /// Adds a measurement.

@@ -56,7 +56,10 @@ pub(crate) fn limits(b: &Budget) -> Vec<String> {
         b.bits.map(|x| format!("{} bits a weight", bits_text(x))),
         b.size.map(|n| of(n, "weights")),
         b.bops.map(|x| format!("{} bit operations", count(x))),
+        b.latency
+            .map(|ms| format!("{} an inference", micros(1000.0 * ms))),
         b.ram.map(|n| of(n, "working memory")),
+        b.object_size.map(|n| of(n, "object")),
     ]
     .into_iter()
     .flatten()
