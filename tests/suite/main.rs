@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod check;
+mod budgets;
 mod commands;
 mod end_to_end;
 mod examples;

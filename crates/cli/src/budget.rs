@@ -17,7 +17,7 @@ pub(crate) struct Budgets {
     /// Most bit operations: multiply-accumulates times weight bits times activation bits.
     #[arg(long, value_parser = numbers::scaled)]
     pub(crate) bops: Option<f64>,
-    /// Most milliseconds of one inference.
+    /// Most milliseconds of one inference, as it is predicted.
     #[arg(long, value_parser = numbers::scaled, value_name = "MS")]
     pub(crate) latency: Option<f64>,
     /// Most bytes of the object file.

@@ -192,7 +192,8 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     };
     compiled.spot_check(progress)?;
     diagnose::diagnose(&mut compiled, progress)?;
-    bench::fill(&mut compiled, options.eval != Some(0), progress)?;
+    let measures = options.eval != Some(0) || options.budget.latency.is_some();
+    bench::fill(&mut compiled, measures, progress)?;
     compiled.evaluate(options.eval, &plainer, progress)?;
     Ok(compiled)
 }

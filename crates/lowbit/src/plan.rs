@@ -65,21 +65,35 @@ fn why(layer: &SensitiveLayer, index: usize, found: &Allocation) -> String {
         .iter()
         .filter(|p| p.1 > 0.0)
         .collect();
-    if binding.is_empty() {
+    let steps = &found.certificate.steps;
+    let tight: Vec<&(String, f64)> = steps.iter().filter(|s| s.1 > 0.0).collect();
+    if binding.is_empty() && tight.is_empty() {
         return format!("{name} loses least, and no budget asks for less");
     }
     let worth = |c: &SensitiveChoice| -> f64 {
         let cost = |b: Budget, c| b.cost(layer, c).unwrap_or(0.0);
-        binding
+        let memory =
+            |step: &str, c: &SensitiveChoice| c.step_bytes.get(step).copied().unwrap_or(0.0);
+        let sums = binding
             .iter()
-            .map(|(b, p)| p * (cost(*b, chosen) - cost(*b, c)))
-            .sum()
+            .map(|(b, p)| p * (cost(*b, chosen) - cost(*b, c)));
+        let live = tight
+            .iter()
+            .map(|(step, p)| p * (memory(step, chosen) - memory(step, c)));
+        sums.sum::<f64>() + live.sum::<f64>()
     };
     if let Some(slower) = slower(layer, chosen, narrower, &binding) {
         return slower;
     }
     let mut reasons = Vec::new();
-    if let Some(n) = narrower {
+    let memory = narrower.and_then(|n| Some((n, work_space(n, chosen, &tight)?)));
+    if let Some((n, bytes)) = memory {
+        reasons.push(format!(
+            "{} would need {} bytes more to work in, which --ram does not leave",
+            n.weight,
+            short(bytes)
+        ));
+    } else if let Some(n) = narrower {
         reasons.push(format!(
             "{} would add {} to the loss for room that is worth {} elsewhere",
             n.weight,
@@ -102,6 +116,19 @@ fn why(layer: &SensitiveLayer, index: usize, found: &Allocation) -> String {
         );
     }
     format!("{name}: {}", reasons.join("; "))
+}
+
+/// Bytes that a choice needs more than the chosen one at a step where memory is short.
+fn work_space(
+    other: &SensitiveChoice,
+    chosen: &SensitiveChoice,
+    tight: &[&(String, f64)],
+) -> Option<f64> {
+    let bytes = |c: &SensitiveChoice, step: &str| c.step_bytes.get(step).copied().unwrap_or(0.0);
+    let more = tight
+        .iter()
+        .map(|(step, _)| bytes(other, step) - bytes(chosen, step));
+    more.filter(|&m| m > 0.0).reduce(f64::max)
 }
 
 /// Fewer bits that would be slower, where time is what is bounded.
@@ -147,6 +174,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn formats_that_memory_rules_out_are_said_to_be() {
+        let mut table = table();
+        table.steps = vec![lowbit_report::MemoryStep {
+            name: "easy".into(),
+            bytes: 1000.0,
+        }];
+        for (c, bytes) in table.layers[1].choices.iter_mut().zip([0.0, 500.0, 500.0]) {
+            c.step_bytes.insert("easy".into(), bytes);
+            c.loss = 1.0 - c.loss;
+        }
+        let ram = Limits {
+            ram: Some(1400.0),
+            ..Limits::default()
+        };
+        let found = allocate(&table, &ram, &[]).unwrap();
+        let plan = plan(&table, &found, &[], &|_| None);
+        let why = &plan.layers[1].why;
+        assert!(
+            why.contains("int4 would need 500 bytes more to work in"),
+            "{why}"
+        );
+    }
+
     fn layer(name: &str, choices: Vec<SensitiveChoice>) -> SensitiveLayer {
         SensitiveLayer {
             name: name.into(),
@@ -168,12 +219,12 @@ mod tests {
             choice(2, 0.5, 12.0),
         ];
         Sensitivity {
-            metric: None,
             layers: vec![
                 layer("hard", hard),
                 layer("easy", easy),
                 layer("only", vec![choice(8, 0.0, 1.0)]),
             ],
+            ..Sensitivity::default()
         }
     }
 

@@ -1,6 +1,8 @@
 //! Deciding and building again until the object itself keeps what was asked for.
 
 use lowbit_passes::allocate::Budget as Bound;
+use std::cell::Cell;
+
 use lowbit_passes::allocate::{Infeasible, Least, Limits};
 use lowbit_passes::latency::{LatencyTable, network_us};
 use lowbit_report::{Budget, Totals};
@@ -29,6 +31,7 @@ pub(crate) fn within(
         target,
         latencies,
         asked: &ask.options.budget,
+        smallest: Cell::new(None),
     };
     if ask.options.plan.is_some() || ask.options.uniform {
         let built = build(ask, ask.decide(&decide::limits(search.asked))?, target)?;
@@ -70,11 +73,16 @@ impl Found {
 /// Budgets that objects can exceed though their layers' costs do not.
 const CORRECTED: [Bound; 4] = [Bound::Size, Bound::ObjectSize, Bound::Ram, Bound::Latency];
 
+/// Sums of the same numbers in another order differ by less than this share.
+const ROUNDING: f64 = 1e-9;
+
 struct Search<'a> {
     ask: &'a Ask<'a>,
     target: &'a ResolvedTarget,
     latencies: &'a LatencyTable,
     asked: &'a Budget,
+    /// Bytes of the smallest object that was built.
+    smallest: Cell<Option<f64>>,
 }
 
 impl Search<'_> {
@@ -99,6 +107,8 @@ impl Search<'_> {
                 None => {
                     let built = build(self.ask, decision, self.target)?;
                     let found = self.found(&built);
+                    let least = self.smallest.get().unwrap_or(f64::INFINITY);
+                    self.smallest.set(Some(least.min(found.object_size)));
                     if check_budget(self.asked, &found).is_ok() {
                         Ok(built)
                     } else {
@@ -179,6 +189,10 @@ impl Search<'_> {
             let Some(wanted) = asked.of(l.budget) else {
                 continue;
             };
+            if l.budget == Bound::Bits && wanted >= 8.0 {
+                // nobody asked for fewer
+                continue;
+            }
             let shift = wanted - limits.of(l.budget).unwrap_or(wanted);
             l.asked = wanted;
             if l.budget == Bound::Ram {
@@ -195,8 +209,12 @@ impl Search<'_> {
                     l.with_others = Some(self.arena(&together)?.max(with));
                 }
             } else {
-                l.alone += shift;
-                l.with_others = l.with_others.map(|w| w + shift);
+                let built = self
+                    .smallest
+                    .get()
+                    .filter(|_| l.budget == Bound::ObjectSize);
+                l.alone = built.unwrap_or(l.alone + shift);
+                l.with_others = l.with_others.map(|w| built.unwrap_or(w + shift));
             }
             all.push(l);
         }
@@ -229,7 +247,7 @@ fn check_budget(budget: &Budget, found: &Found) -> Result<(), Error> {
     let limits = decide::limits(budget);
     let broken: Vec<String> = limits
         .given()
-        .filter(|(bound, limit)| found.of(*bound) > *limit)
+        .filter(|(bound, limit)| found.of(*bound) > *limit * (1.0 + ROUNDING))
         .map(|(bound, limit)| {
             let least = found.of(bound);
             format!("{bound} {limit} was asked for, {least} is the smallest that can be had")

@@ -1,4 +1,4 @@
-use lowbit_report::{SensitiveChoice, SensitiveLayer, Sensitivity, Tie};
+use lowbit_report::{MemoryStep, SensitiveChoice, SensitiveLayer, Sensitivity, Tie};
 
 use super::*;
 
@@ -37,6 +37,7 @@ fn layer(r: &mut Random, name: usize, choices: usize) -> SensitiveLayer {
             bops: Some(params * f64::from(bits) * 8.0 * 49.0),
             latency_us: Some(params * (0.01 + slow * 0.002 * r.unit())),
             object_bytes: Some(params + 100.0 * r.unit()),
+            ..SensitiveChoice::default()
         }
     };
     SensitiveLayer {
@@ -49,8 +50,8 @@ fn layer(r: &mut Random, name: usize, choices: usize) -> SensitiveLayer {
 
 fn table(r: &mut Random, layers: usize, choices: usize) -> Sensitivity {
     Sensitivity {
-        metric: None,
         layers: (0..layers).map(|l| layer(r, l, choices)).collect(),
+        ..Sensitivity::default()
     }
 }
 
@@ -76,7 +77,9 @@ fn limits(r: &mut Random, table: &Sensitivity) -> Limits {
 
 /// Tries all plans, layer by layer, but for those that the least of what is left shows to be too large.
 struct Brute<'a> {
+    table: &'a Sensitivity,
     layers: &'a [SensitiveLayer],
+    ram: f64,
     limits: Vec<f64>,
     /// Loss and costs, by layer and choice.
     numbers: Vec<Vec<Vec<f64>>>,
@@ -88,7 +91,8 @@ struct Brute<'a> {
 /// The least loss of all plans.
 fn brute(table: &Sensitivity, limits: &Limits) -> Option<f64> {
     let layers = &table.layers;
-    let budgets: Vec<Budget> = limits.given().map(|g| g.0).collect();
+    let sums = || limits.given().filter(|g| g.0 != Budget::Ram);
+    let budgets: Vec<Budget> = sums().map(|g| g.0).collect();
     let row = |l: &SensitiveLayer, c: &SensitiveChoice| -> Vec<f64> {
         let costs = budgets.iter().map(|b| b.cost(l, c).unwrap());
         [c.loss].into_iter().chain(costs).collect()
@@ -104,8 +108,12 @@ fn brute(table: &Sensitivity, limits: &Limits) -> Option<f64> {
     }
     rest.reverse();
     let mut brute = Brute {
+        table,
         layers,
-        limits: limits.given().map(|(b, l)| l * b.unit(layers)).collect(),
+        ram: limits.ram.unwrap_or(f64::INFINITY),
+        limits: sums()
+            .map(|(b, l)| l * b.unit(layers) - b.fixed(table))
+            .collect(),
         numbers,
         rest,
         best: None,
@@ -126,7 +134,12 @@ impl Brute<'_> {
             return;
         }
         if l == self.layers.len() {
-            self.best = Some(sums[0]);
+            if totals(self.table, picks)
+                .get("arena_bytes")
+                .is_none_or(|&b| b <= self.ram)
+            {
+                self.best = Some(sums[0]);
+            }
             return;
         }
         for c in 0..self.numbers[l].len() {
@@ -209,6 +222,97 @@ fn ties_and_shared_tensors_are_kept_as_by_trying_all_plans() {
         }
     }
     assert!(feasible > 10, "{feasible}");
+}
+
+/// A table whose choices need memory at some of five steps, and whose plans have costs beside their layers.
+fn scheduled(r: &mut Random, layers: usize, choices: usize) -> Sensitivity {
+    let mut table = table(r, layers, choices);
+    for s in 0..5 {
+        table.steps.push(MemoryStep {
+            name: format!("step{s}"),
+            bytes: (1000 + r.below(2000)) as f64,
+        });
+    }
+    for c in table.layers.iter_mut().flat_map(|l| &mut l.choices) {
+        for _ in 0..r.below(4) {
+            let bytes = r.below(1500) as f64;
+            c.step_bytes.insert(format!("step{}", r.below(5)), bytes);
+        }
+    }
+    table.fixed.latency_us = 5.0 * r.unit();
+    table.fixed.weight_bytes = 500.0 * r.unit();
+    table
+}
+
+#[test]
+fn memory_is_bounded_at_every_step_as_by_trying_all_plans() {
+    let mut r = Random(13);
+    let mut feasible = 0;
+    let count = scaled(160);
+    for _ in 0..count {
+        let layers = 2 + r.below(6);
+        let mut table = scheduled(&mut r, layers, 5);
+        for l in &mut table.layers {
+            l.reads = (r.below(3) == 0).then(|| "t".into());
+        }
+        let limits = limits(&mut r, &table).with(Budget::Ram, Some((2500 + r.below(3500)) as f64));
+        if matches!(allocate(&table, &limits, &[]), Err(Refusal::Table(_))) {
+            assert_eq!(brute(&table, &limits), None);
+        } else {
+            feasible += usize::from(same_as_brute_force(&table, &limits));
+        }
+    }
+    assert!(
+        feasible > count / 8 && feasible < count,
+        "{feasible} of {count}"
+    );
+}
+
+#[test]
+fn the_least_memory_is_exact_and_names_its_steps() {
+    let mut r = Random(17);
+    for _ in 0..scaled(20) {
+        let table = scheduled(&mut r, 6, 5);
+        let ram = |bytes| Limits {
+            ram: Some(bytes),
+            ..Limits::default()
+        };
+        let Err(Refusal::Infeasible(why)) = allocate(&table, &ram(900.0), &[]) else {
+            panic!("no step has so few bytes");
+        };
+        let least = &why.least[0];
+        let found = allocate(&table, &ram(least.alone), &[]).unwrap();
+        assert_eq!(found.totals["arena_bytes"], least.alone);
+        assert!(allocate(&table, &ram(least.alone - 1.0), &[]).is_err());
+        let step = &least.layers[0];
+        assert!(step.0.starts_with("step") && step.1 == 1.0, "{step:?}");
+        let mut wrong = found.clone();
+        wrong.choice = vec![0; 6];
+        let lower = ram(totals(&table, &wrong.choice)["arena_bytes"] - 1.0);
+        let breach = check(&table, &lower, &[], &wrong);
+        assert!(matches!(breach, Err(Breach::Step(..))), "{breach:?}");
+    }
+}
+
+#[test]
+fn memory_needs_a_schedule() {
+    let mut r = Random(19);
+    let ram = Limits {
+        ram: Some(1e9),
+        ..Limits::default()
+    };
+    let bare = table(&mut r, 3, 3);
+    let found = allocate(&bare, &ram, &[]).unwrap_err();
+    assert_eq!(found, Refusal::Table(TableError::NoSteps));
+    let mut odd = scheduled(&mut r, 3, 3);
+    odd.layers[1].choices[2]
+        .step_bytes
+        .insert("nowhere".into(), 1.0);
+    let found = allocate(&odd, &ram, &[]).unwrap_err().to_string();
+    assert!(
+        found.contains("layer1") && found.contains("nowhere"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -448,7 +552,7 @@ fn hawq(net: &serde_json::Value) -> Sensitivity {
         }
     };
     Sensitivity {
-        metric: None,
         layers: (0..trace.len()).map(layer).collect(),
+        ..Sensitivity::default()
     }
 }
