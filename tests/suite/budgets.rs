@@ -23,17 +23,6 @@ fn compiled(folder: &Path, budgets: &[&str]) -> Value {
     report(folder)
 }
 
-fn formats(report: &Value) -> Vec<String> {
-    let layers = report["layers"].as_array().unwrap();
-    let name = |l: &Value| l["weight_format"].as_str().unwrap().to_string();
-    layers.iter().map(name).collect()
-}
-
-/// Half of the way from one number to another.
-fn between(a: f64, b: f64) -> f64 {
-    f64::midpoint(a, b)
-}
-
 /// Whether a report keeps budgets, in the numbers of the object itself.
 fn keeps(folder: &Path, report: &Value, [size, ram, ms]: [f64; 3]) -> [bool; 3] {
     let object = std::fs::read(folder.join("digits.o")).unwrap();
@@ -48,58 +37,54 @@ fn keeps(folder: &Path, report: &Value, [size, ram, ms]: [f64; 3]) -> [bool; 3] 
     ]
 }
 
+/// Where packed weights need room to be unpacked in and take longer than 8 bits do.
+const VNNI: [&str; 4] = [
+    "--target",
+    "x86_64-unknown-linux-gnu",
+    "--cpu",
+    "x86-64-vnni",
+];
+
 #[test]
 fn three_budgets_bind_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let out = |name: &str| folder.path().join(name);
-    let eight = compiled(&out("eight"), &["--bits", "8"]);
-    // 8 bits need more memory than fewer here, since their weights are widened
-    let least = infeasible(&["--ram", "1"])["least"][0]["alone"].as_f64();
-    let ram = between(total(&eight, "arena_bytes"), least.unwrap()).floor();
-    let ram_text = format!("{ram}");
-    let first = compiled(&out("ram"), &["--ram", &ram_text]);
-    assert!(total(&first, "arena_bytes") <= ram && total(&eight, "arena_bytes") > ram);
-    let size = total(&first, "weight_bytes") - 500.0;
-    let size_text = format!("{size}");
-    let second = compiled(&out("size"), &["--ram", &ram_text, "--size", &size_text]);
-    let fastest = fastest_us(&["--ram", &ram_text, "--size", &size_text]);
-    let slowest = total(&second, "predicted_latency_us");
-    assert!(fastest < slowest, "{fastest} µs, {slowest} µs");
-    let ms = between(fastest, slowest) / 1000.0;
-    let ms_text = format!("{ms}");
-    let all = [
-        "--ram",
-        &ram_text,
-        "--size",
-        &size_text,
-        "--latency",
-        &ms_text,
-    ];
-    let report = compiled(&out("all"), &all);
-    assert_eq!(keeps(&out("all"), &report, [size, ram, ms]), [true; 3]);
-    assert_ne!(formats(&report), formats(&second), "the time binds");
-    // each of them alone leaves a plan that breaks another
-    let without = |k: usize| {
-        let left: Vec<&str> = [&all[..2 * k], &all[2 * k + 2..]].concat();
-        let name = format!("without{k}");
-        let report = compiled(&out(&name), &left);
-        keeps(&out(&name), &report, [size, ram, ms])
+    let budgets = ["--size", "6600", "--ram", "6000", "--latency", "0.00211"];
+    let made = |name: &str, budgets: &[&str]| {
+        let out = folder.path().join(name);
+        compile(&out, &[&VNNI[..], &["--eval", "none"], budgets].concat());
+        let report = report(&out);
+        (keeps(&out, &report, [6600.0, 6000.0, 0.00211]), report)
     };
-    assert!(!without(0)[1] || !without(0)[2], "memory binds");
-    assert!(!without(1)[0], "size binds");
-    assert!(!without(2)[2], "time binds");
+    let (kept, report) = made("all", &budgets);
+    assert_eq!(kept, [true; 3], "{}", report["totals"]);
     let command = reproduced(&report);
-    for word in ["--ram", "--size", "--latency"] {
-        assert!(command.contains(word), "{command}");
+    assert!(command.contains(&budgets[..2].join(" ")), "{command}");
+    assert!(
+        command.contains("--latency 0.00211 --ram 6000"),
+        "{command}"
+    );
+    // without any of them the plan breaks it
+    for k in 0..3 {
+        let left = [&budgets[..2 * k], &budgets[2 * k + 2..]].concat();
+        let (kept, report) = made(&format!("without{k}"), &left);
+        assert!(!kept[k], "{left:?}: {}", report["totals"]);
     }
 }
 
-/// The least latency that the command says can be had within other budgets.
-fn fastest_us(others: &[&str]) -> f64 {
-    let refused = infeasible(&[others, &["--latency", "0.000001"]].concat());
-    let least = refused["least"].as_array().unwrap();
-    let own = least.iter().find(|l| l["budget"] == "latency").unwrap();
-    1000.0 * own["with_others"].as_f64().unwrap()
+#[test]
+fn layers_keep_eight_bits_where_fewer_would_not_be_faster() {
+    let folder = tempfile::tempdir().unwrap();
+    let time = ["--latency", "1", "--eval", "none"];
+    compile(folder.path(), &[&VNNI[..], &time].concat());
+    let report = report(folder.path());
+    for layer in report["layers"].as_array().unwrap() {
+        assert_eq!(layer["weight_format"], "int8");
+        let why = layer["why"].as_str().unwrap();
+        assert!(
+            why.contains("int6 would not be faster") && why.contains("size is not the budget"),
+            "{why}"
+        );
+    }
 }
 
 /// What the command prints of budgets that cannot be met.
