@@ -1,8 +1,8 @@
 //! What a user meets: the command, the objects it writes, the examples, and what ONNX itself ships.
 
 mod bad_input;
-mod check;
 mod budgets;
+mod check;
 mod commands;
 mod end_to_end;
 mod examples;
