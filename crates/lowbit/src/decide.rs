@@ -10,7 +10,7 @@ use lowbit_passes::allocate::{
 use lowbit_passes::quantize::{Formats, LayerFormats};
 use lowbit_passes::sensitivity::{Layer, layers};
 use lowbit_report::{
-    Budget, Choice, Plan, PlannedLayer, Point, Report, SensitiveChoice, Sensitivity,
+    Budget, Choice, Plan, PlannedLayer, Point, Report, SensitiveChoice, Sensitivity, Tried,
 };
 
 use crate::compile::Options;
@@ -33,6 +33,8 @@ pub(crate) struct Decision {
     pub(crate) plan: Plan,
     /// What was chosen from, where something was measured, and the choices.
     measured: Option<(Sensitivity, Vec<usize>)>,
+    /// Plans that were compared.
+    tried: Vec<Tried>,
 }
 
 /// What a decision is made of.
@@ -187,6 +189,7 @@ impl Ask<'_> {
         let mixed = Decision {
             plan: mixed,
             measured: Some((table.clone(), found.choice)),
+            tried: Vec::new(),
         };
         let pinned = own.iter().chain(defaults).cloned().collect();
         let rivals = [pinned, own.clone()];
@@ -233,7 +236,13 @@ impl Ask<'_> {
         }
         let loss = |plan: &Plan| self.quantizer.judged(&formats(plan), self.progress);
         let least = loss(&mixed.plan)?;
-        let mut best = (least, mixed);
+        let tried = |plan: &str, loss: f64| Tried {
+            plan: plan.into(),
+            loss,
+            returned: false,
+        };
+        let mut all = vec![tried("mixed", least)];
+        let mut best = (least, mixed, 0_usize);
         for (found, width) in rivals {
             let mut uniform = plan(table, &found, &[], &|_| None);
             let loss = loss(&uniform)?;
@@ -242,6 +251,7 @@ impl Ask<'_> {
                 short(least),
                 short(loss)
             ));
+            all.push(tried(&width, loss));
             if loss < best.0 {
                 for l in &mut uniform.layers {
                     l.why = format!(
@@ -256,10 +266,14 @@ impl Ask<'_> {
                     Decision {
                         plan: uniform,
                         measured,
+                        tried: Vec::new(),
                     },
+                    all.len() - 1,
                 );
             }
         }
+        all[best.2].returned = true;
+        best.1.tried = all;
         Ok(best.1)
     }
 }
@@ -370,6 +384,7 @@ fn decided(layers: &[Layer], weight: &dyn Fn(&Layer) -> (String, String)) -> Dec
             layers: layers.iter().map(layer).collect(),
         },
         measured: None,
+        tried: Vec::new(),
     }
 }
 
@@ -468,6 +483,7 @@ impl Decision {
                 l.why.clone_from(&planned.why);
             }
         }
+        report.tried.clone_from(&self.tried);
         let Some((table, choice)) = &self.measured else {
             return;
         };

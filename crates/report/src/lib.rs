@@ -39,6 +39,9 @@ pub struct Report {
     /// Best plans from the smallest to the largest; empty where no sensitivity was measured.
     #[serde(default)]
     pub frontier: Vec<Point>,
+    /// Plans that were compared on samples which none was made on; empty where nothing was.
+    #[serde(default)]
+    pub tried: Vec<Tried>,
     /// What lies in the arena during each call.
     #[serde(default)]
     pub memory: Memory,
@@ -46,6 +49,18 @@ pub struct Report {
     pub proofs: Proofs,
     /// How to get the same bytes again.
     pub reproduce: Reproduce,
+}
+
+/// A plan that was measured beside others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tried {
+    /// `mixed`, or the width that all layers had.
+    pub plan: String,
+    /// What the network quantised so loses on calibration samples that it was not fitted on: divergence from the float
+    /// network in nats, or noise to signal of the output where that is no choice of a class.
+    pub loss: f64,
+    /// Whether it is the one that was compiled.
+    pub returned: bool,
 }
 
 /// The model that was compiled.

@@ -8,7 +8,7 @@ use super::{bit_bars, bits_text, short};
 use crate::insight::format_bits;
 use crate::reproduce::command;
 use crate::text::{bytes, name, significant};
-use crate::{Point, Report};
+use crate::{Point, Report, Tried};
 
 /// What the drawing needs.
 pub(super) struct Facts<'a> {
@@ -44,7 +44,38 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
             .collect(),
         by_bops: false,
     };
-    Some(body(&facts))
+    Some(html! {
+        (body(&facts))
+        (compared(r))
+    })
+}
+
+/// What the plan was compared with before it was compiled.
+fn compared(r: &Report) -> Markup {
+    let named = |t: &Tried| match t.plan.as_str() {
+        "mixed" => "The mixed plan".to_owned(),
+        width => match format_bits(width) {
+            Some(bits) => format!("{} bits everywhere", bits_text(bits)),
+            None => width.to_owned(),
+        },
+    };
+    html! {
+        @if !r.tried.is_empty() {
+            table #compared {
+                caption { "Plans that were quantised and measured on calibration samples kept apart; the least loss is compiled" }
+                thead { tr { th scope="col" { "Plan" } th scope="col" { "Loss measured" } th scope="col" { "" } } }
+                tbody {
+                    @for t in &r.tried {
+                        tr {
+                            th scope="row" { (named(t)) }
+                            td { (significant(t.loss)) }
+                            td { @if t.returned { "compiled" } }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// What the page's script reads.

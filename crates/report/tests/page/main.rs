@@ -63,6 +63,16 @@ fn figures_are_those_of_the_facts(page: &mut Page, r: &Report) {
         }
     }
     assert!(page.text("#memory").contains("peak of 13.2 kB"));
+    let compared = page.text("#compared");
+    for part in [
+        "mixed plan",
+        "0.0123",
+        "compiled",
+        "4 bits everywhere",
+        "0.0345",
+    ] {
+        assert!(compared.contains(part), "{compared}");
+    }
     assert_eq!(page.eval("document.querySelector('#broken')"), Value::Null);
 }
 

@@ -1,6 +1,8 @@
 //! A report of a small network with everything that a page can show.
 
-use lowbit_report::{Accuracy, Baseline, Buffer, Choice, Layer, Memory, Point, Port, Report, Step};
+use lowbit_report::{
+    Accuracy, Baseline, Buffer, Choice, Layer, Memory, Point, Port, Report, Step, Tried,
+};
 
 /// Names as they come, one of them hostile.
 const NAMES: [&str; 5] = [
@@ -111,6 +113,18 @@ pub(crate) fn report() -> Report {
     let mut r = Report {
         layers: (0..NAMES.len()).map(layer).collect(),
         frontier: FORMATS.iter().map(point).collect(),
+        tried: vec![
+            Tried {
+                plan: "mixed".into(),
+                loss: 0.0123,
+                returned: true,
+            },
+            Tried {
+                plan: "int4".into(),
+                loss: 0.0345,
+                returned: false,
+            },
+        ],
         memory: memory(),
         accuracy: Some(Accuracy {
             float_top1: Some(0.912),

@@ -1,6 +1,7 @@
 //! Measured tables of the documentation: what takes too long for a test. One file a table.
 
 mod accuracy;
+mod allocation;
 mod eight_bits;
 mod sensitivity;
 
@@ -22,7 +23,12 @@ pub(crate) struct Table {
     pub(crate) run: fn(&Bench) -> Result<String>,
 }
 
-const ALL: &[Table] = &[eight_bits::TABLE, accuracy::TABLE, sensitivity::TABLE];
+const ALL: &[Table] = &[
+    eight_bits::TABLE,
+    accuracy::TABLE,
+    allocation::TABLE,
+    sensitivity::TABLE,
+];
 
 /// The release build of the command, and the models to run it on.
 pub(crate) struct Bench {
