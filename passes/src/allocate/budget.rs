@@ -181,5 +181,10 @@ pub fn step_bytes(step: &MemoryStep, choice: &SensitiveChoice) -> f64 {
 
 /// Whether a sum of costs keeps its limit.
 pub(crate) fn within(sum: f64, limit: f64) -> bool {
-    sum <= limit + ROUNDING * limit.abs()
+    sum <= slackened(limit)
+}
+
+/// The largest sum of costs that keeps a limit.
+pub(crate) fn slackened(limit: f64) -> f64 {
+    limit + ROUNDING * limit.abs()
 }

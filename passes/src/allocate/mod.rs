@@ -3,10 +3,12 @@
 //! A table of losses and costs ([`lowbit_report::Sensitivity`]) and [`Limits`] become an integer program with one binary
 //! variable a choice ([`Problem`]). Its linear relaxation prices the budgets: with `λ ≥ 0` a unit of each, no plan can
 //! lose less than `Σ_layers min_choice (loss + λ·cost) − λ·limits`. That bound needs no trust in a solver; it also rules
-//! out most choices before the exact search. The result is checked by [`check`](check()), which reads the table alone.
+//! out most choices before the exact search, and the search itself tunes it anew at each node. HiGHS searches where layers
+//! share tensors, or where that takes long. The result is checked by [`check`](check()), which reads the table alone.
 
 mod budget;
 mod check;
+mod descend;
 mod explain;
 mod policy;
 mod problem;
