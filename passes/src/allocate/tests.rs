@@ -346,8 +346,8 @@ fn is_proved_optimal_in_two_seconds(r: &mut Random, table: &Sensitivity) {
 
 #[test]
 fn large_programs_are_proved_optimal_in_two_seconds() {
-    for seed in 0..scaled(12) as u64 {
-        let mut r = Random(seed);
+    let mut r = Random(3);
+    for _ in 0..3 {
         let table = table(&mut r, 300, 12);
         is_proved_optimal_in_two_seconds(&mut r, &table);
     }
