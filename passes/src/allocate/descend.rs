@@ -4,8 +4,11 @@
 use super::budget::{Budget, slackened};
 use super::problem::{Choice, Problem};
 
+/// Rows that the search can price.
+pub(crate) const MOST_ROWS: usize = Budget::ALL.len();
+
 /// One number a row; rows that there are not stay 0.
-type Numbers = [f64; Budget::ALL.len()];
+type Numbers = [f64; MOST_ROWS];
 
 /// What a search found.
 pub(crate) struct Descent {
@@ -111,7 +114,7 @@ impl<'a> Search<'a> {
             });
             each.sum::<f64>() / groups
         };
-        let mut scales = [1.0; Budget::ALL.len()];
+        let mut scales = [1.0; MOST_ROWS];
         let mut limits = Numbers::default();
         for r in 0..rows {
             let mean = spread(&|c| c.costs[r]);

@@ -4,7 +4,7 @@ use good_lp::solvers::highs::HighsProblem;
 use good_lp::variable::UnsolvedProblem;
 use good_lp::{Expression, ResolutionError, Solution, SolutionStatus, SolverModel, Variable};
 
-use super::descend::descend;
+use super::descend::{MOST_ROWS, descend};
 use super::problem::Problem;
 use super::relax;
 
@@ -58,7 +58,7 @@ pub(crate) fn solve(problem: &Problem) -> Result<Solved, Failure> {
             }
         }
     }
-    let (mut best, complete) = match problem.links.is_empty() {
+    let (mut best, complete) = match problem.links.is_empty() && problem.rows.len() <= MOST_ROWS {
         true => deepen(problem, &prices, start),
         false => (start, false),
     };
