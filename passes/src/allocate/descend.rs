@@ -266,10 +266,11 @@ impl<'a> Search<'a> {
             } else {
                 0.0
             };
-            for r in 0..direction.len() {
-                direction[r] = now.over[r] + memory * direction[r];
-                if now.prices[r] == 0.0 && direction[r] < 0.0 {
-                    direction[r] = 0.0;
+            let rows = now.over.iter().zip(&now.prices);
+            for (d, (over, &price)) in direction.iter_mut().zip(rows) {
+                *d = over + memory * *d;
+                if price == 0.0 && *d < 0.0 {
+                    *d = 0.0;
                 }
             }
             let norm = dot(&direction, &direction);
