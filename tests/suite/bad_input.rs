@@ -737,3 +737,31 @@ fn inputs_that_do_not_fit() {
     }
     assert!(!result.exists());
 }
+
+#[test]
+fn pins_to_float_formats_name_the_integer_format_to_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    for (pin, words) in [
+        (
+            "conv1=e4m3",
+            ["'conv1'", "e4m3 is a floating-point format", "use int8"],
+        ),
+        (
+            "conv1=e2m1xint8",
+            ["'conv1'", "integer-only code", "use int4"],
+        ),
+        ("conv1=int8xbf16", ["'conv1'", "bf16", "use int8"]),
+    ] {
+        let ran = run(command()
+            .args([
+                "compile".as_ref(),
+                model().as_os_str(),
+                "-o".as_ref(),
+                out.as_ref(),
+            ])
+            .args(["--pin", pin]));
+        refused(pin, &ran, 2, &words);
+    }
+    assert_eq!(entries(folder.path()), Vec::<String>::new());
+}

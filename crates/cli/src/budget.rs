@@ -26,7 +26,8 @@ pub(crate) struct Budgets {
     /// Most bytes of the arena.
     #[arg(long, value_parser = numbers::scaled, value_name = "BYTES")]
     pub(crate) ram: Option<f64>,
-    /// Formats that a layer must have: `conv1=int8`, or `conv1=int4xint8` for weights and input.
+    /// Formats that a layer must have: `conv1=int8`, or `conv1=int4xint8` for weights and input. A compiled object has
+    /// integer formats only.
     #[arg(long, value_parser = pin, value_name = "LAYER=FORMAT")]
     pub(crate) pin: Vec<Pin>,
 }

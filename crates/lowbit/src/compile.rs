@@ -28,7 +28,7 @@ use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
 use crate::tune::{Latencies, tune_network};
 use crate::within::within;
-use crate::{Cache, Error, Progress, baseline, bench, diagnose, eval, timeline};
+use crate::{Cache, Error, Progress, baseline, bench, diagnose, eval, floats, timeline};
 
 /// What to compile, and how.
 #[derive(Clone, Debug)]
@@ -124,6 +124,7 @@ const SPOT_SAMPLES: usize = 8;
 /// # Errors
 /// The model, the data or the target is at fault, or a budget cannot be met.
 pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, Error> {
+    floats::refuse(&options.pins)?;
     let mut target = lowbit_targets::resolve(options.target.as_deref(), options.cpu.as_deref())?;
     if let Some(named) = &options.features {
         let all = target.level.features.iter().chain(target.level.optional);

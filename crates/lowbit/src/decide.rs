@@ -19,7 +19,7 @@ use crate::fit::Quantizer;
 use crate::model::Model;
 use crate::plan::{plan, short};
 use crate::sensitivity::{SensitivityOptions, sensitivity_of};
-use crate::{Error, Progress};
+use crate::{Error, Progress, floats};
 
 /// A layer of at most this share of the weights is kept at 8 bits where it comes first or last.
 const PINNED_SHARE: f64 = 0.05;
@@ -423,8 +423,9 @@ fn check(plan: &Plan, layers: &[Layer]) -> Result<(), Error> {
         ];
         if let Some((format, known)) = wrong.iter().find(|(f, known)| !known.contains(&f.as_str()))
         {
+            let reason = floats::reason(format).map_or_else(String::new, |r| format!(": {r}"));
             return Err(Error::Other(format!(
-                "the plan gives layer '{}' the format '{format}'; this version has {}",
+                "the plan gives layer '{}' the format '{format}'; this version has {}{reason}",
                 planned.name,
                 known.join(", ")
             )));

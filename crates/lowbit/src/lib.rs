@@ -15,6 +15,7 @@ mod diagnose;
 mod error;
 mod eval;
 mod fit;
+mod floats;
 mod header;
 mod inspect;
 mod model;

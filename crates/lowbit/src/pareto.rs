@@ -13,7 +13,7 @@ use crate::fit::{Quantizer, Tuning};
 use crate::model::{Model, Shapes};
 use crate::sensitivity::{SensitivityOptions, sensitivity_of};
 use crate::whole::write_all;
-use crate::{Cache, Error, Progress};
+use crate::{Cache, Error, Progress, floats};
 
 /// What a frontier is drawn over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +92,7 @@ pub fn pareto(
     options: &ParetoOptions,
     progress: &dyn Progress,
 ) -> Result<Frontier, Error> {
+    floats::refuse(&options.pins)?;
     progress.step("import", 0, 0);
     let model = Model::open(path, &options.shapes)?;
     let data = model.data(data_path)?;
