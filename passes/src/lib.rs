@@ -8,6 +8,7 @@
 pub mod allocate;
 pub mod bounds;
 pub mod calibrate;
+pub mod equalize;
 pub mod finetune;
 pub mod latency;
 pub mod loss;

@@ -1,4 +1,5 @@
-//! Plainer plans that a plan is held against, as objects of their own: every layer at 8 bits, every layer at 4.
+//! Plainer plans that a plan is held against, as objects of their own and without training: every layer at 8 bits, every
+//! layer at 4.
 
 use lowbit_llvm::Options as EmitOptions;
 use lowbit_num::Format;
@@ -45,7 +46,7 @@ pub(crate) fn objects(
             continue;
         }
         progress.step(name, 0, 0);
-        let quantized = quantizer.quantize(&formats, progress)?;
+        let quantized = quantizer.untrained(&formats, progress)?;
         let artefact = emit(&quantized, &own.report, target)?;
         found.push(Plainer { name, artefact });
     }

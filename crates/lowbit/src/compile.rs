@@ -360,6 +360,11 @@ fn report(
                 .map_or_else(|| "auto".into(), ranges_name),
             effort: options.tuning.effort,
             finetune: options.tuning.finetune,
+            rounding: options
+                .tuning
+                .rounding
+                .map_or("auto", crate::RoundingMethod::name)
+                .into(),
             estimator: options.tuning.estimator.name().into(),
             latency_table: options.latencies.path(),
             uniform: options.uniform,

@@ -278,7 +278,8 @@ impl Ask<'_> {
     }
 }
 
-/// First and last layer, but where they hold much of the weights or a person pins them.
+/// The inputs of the first and of the last layer keep 8 bits, and so do their weights where they are few; layers that a
+/// person pins are left alone.
 pub(crate) fn default_pins(layers: &[Layer], own: &[Pin]) -> Vec<Pin> {
     let all: usize = layers.iter().map(|l| l.params).sum();
     let ends = [layers.first(), layers.last()].into_iter().flatten();
@@ -286,10 +287,10 @@ pub(crate) fn default_pins(layers: &[Layer], own: &[Pin]) -> Vec<Pin> {
     let named = |l: &&Layer| own.iter().any(|p| p.layer == l.name);
     let pin = |l: &Layer| Pin {
         layer: l.name.clone(),
-        weight: Some(EIGHT.into()),
+        weight: small(&l).then(|| EIGHT.into()),
         activation: Some(EIGHT.into()),
     };
-    let mut pins: Vec<Pin> = ends.filter(|l| small(l) && !named(l)).map(pin).collect();
+    let mut pins: Vec<Pin> = ends.filter(|l| !named(l)).map(pin).collect();
     pins.dedup();
     pins
 }
@@ -342,7 +343,9 @@ pub(crate) fn reasoned(
     defaults: &[Pin],
 ) -> Plan {
     plan(table, found, pins, &|name| {
-        let ours = defaults.iter().any(|p| p.layer == name);
+        let ours = defaults
+            .iter()
+            .any(|p| p.layer == name && p.weight.is_some());
         ours.then(|| "first and last layers keep 8 bits where they hold few of the weights".into())
     })
 }
@@ -358,7 +361,7 @@ fn widest(
     widths.into_iter().find_map(|width| {
         let rest = layers
             .iter()
-            .filter(|l| !pins.iter().any(|p| p.layer == l.name));
+            .filter(|l| !pins.iter().any(|p| p.layer == l.name && p.weight.is_some()));
         let rest = rest.map(|l| Pin {
             layer: l.name.clone(),
             weight: Some(width.clone()),

@@ -115,7 +115,11 @@ fn pairs(compiled: &Compiled) -> Vec<Pair> {
 }
 
 fn sample(compiled: &Compiled, pairs: &[Pair], i: usize) -> Result<Vec<Sums>, Error> {
-    let (float, int) = (&compiled.model.graph, &compiled.quantized.graph);
+    let equalized = compiled.quantized.equalized.as_ref();
+    let (float, int) = (
+        equalized.unwrap_or(&compiled.model.graph),
+        &compiled.quantized.graph,
+    );
     let failed = |error| Error::Eval { sample: i, error };
     let inputs = compiled.model.sample(&compiled.data, i)?;
     let mut kept: HashMap<ValueId, Tensor> = HashMap::new();

@@ -41,7 +41,7 @@ pub use check::{Check, Problem, check};
 pub use compile::{Compiled, Options, compile};
 pub use error::{Error, Infeasible};
 pub use eval::{Evaluation, Prediction, eval};
-pub use fit::{Tuning, ranges_from_name, ranges_name};
+pub use fit::{RoundingMethod, Tuning, ranges_from_name, ranges_name};
 pub use header::header;
 pub use inspect::{Inspection, Node, inspect};
 pub use lowbit_passes::allocate::{Allocation, Least, Limits, Pin};

@@ -341,6 +341,9 @@ pub struct Reproduce {
     /// Steps of training that were asked for; by the effort where they were not.
     #[serde(default)]
     pub finetune: Option<usize>,
+    /// How weights were rounded before any training: a method, or `auto`.
+    #[serde(default)]
+    pub rounding: String,
     /// What stood for the derivative of rounding.
     #[serde(default)]
     pub estimator: String,

@@ -41,6 +41,9 @@ pub fn command(r: &Report, budget: bool) -> String {
     if let Some(steps) = r.reproduce.finetune {
         flag("--finetune", steps.to_string());
     }
+    if !matches!(r.reproduce.rounding.as_str(), "auto" | "") {
+        flag("--rounding", r.reproduce.rounding.clone());
+    }
     if r.reproduce.estimator != "ste" {
         flag("--estimator", r.reproduce.estimator.clone());
     }
@@ -100,6 +103,7 @@ mod tests {
         r.reproduce.ranges = "auto".into();
         r.reproduce.estimator = "ste".into();
         r.reproduce.effort = Some(2);
+        r.reproduce.rounding = "adaround".into();
         r.reproduce.seed = 1;
         r.budget.latency = Some(0.25);
         r.budget.ram = Some(20000);
@@ -121,7 +125,7 @@ mod tests {
         r.reproduce.latency_table = None;
         assert_eq!(
             command(&r, true),
-            "lowbit compile 'my net.onnx' --bits 4.5 --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2"
+            "lowbit compile 'my net.onnx' --bits 4.5 --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2 --rounding adaround"
         );
     }
 }

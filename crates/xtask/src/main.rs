@@ -17,7 +17,7 @@ const HELP: &str = "cargo xtask TASK
   test    setup, tidy, then every test
   tidy    the house rules: crate edges, formatting, clippy, unsafe, floats, lengths
   bless   accept what snapshot tests print now
-  tables  measure the tables of docs/, all of them or those named (minutes to hours)";
+  tables  measure the tables of docs/, all of them or those named, for all models or those named (minutes to hours)";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -38,6 +38,8 @@ pub struct Observed {
     pub histogram: Histogram,
     /// Sums by the last axis.
     sums: Vec<f64>,
+    /// Largest magnitudes by the last axis.
+    peaks: Vec<f64>,
     /// Elements summed for each index of the last axis.
     count: f64,
 }
@@ -52,15 +54,19 @@ impl Observed {
     }
 
     fn of<T: Copy + Into<f64>>(x: &[T], channels: usize) -> Self {
-        let mut sums = vec![0.0; channels];
+        let (mut sums, mut peaks) = (vec![0.0; channels], vec![0.0f64; channels]);
         for row in x.chunks_exact(channels) {
-            let pairs = sums.iter_mut().zip(row);
-            pairs.for_each(|(s, &x)| *s += x.into());
+            for ((s, p), &x) in sums.iter_mut().zip(&mut peaks).zip(row) {
+                let x: f64 = x.into();
+                *s += x;
+                *p = p.max(x.abs());
+            }
         }
         Self {
             histogram: Histogram::new(x),
             count: (x.len() / channels) as f64,
             sums,
+            peaks,
         }
     }
 
@@ -70,6 +76,8 @@ impl Observed {
             .iter_mut()
             .zip(&other.sums)
             .for_each(|(a, b)| *a += b);
+        let pairs = self.peaks.iter_mut().zip(&other.peaks);
+        pairs.for_each(|(a, b)| *a = a.max(*b));
         self.count += other.count;
     }
 
@@ -213,6 +221,11 @@ impl Stats {
     /// When the tensor was not observed.
     pub fn mean(&self, value: ValueId) -> Vec<f64> {
         self.observed[&value].mean()
+    }
+
+    /// Largest magnitudes by the last axis, where the tensor was observed.
+    pub fn peaks(&self, value: ValueId) -> Option<Vec<f64>> {
+        self.observed.get(&value).map(|o| o.peaks.clone())
     }
 
     /// Ranges by a method, as quantisation takes them; searched for at each call, so ask once.

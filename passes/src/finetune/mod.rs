@@ -6,17 +6,21 @@
 
 mod adam;
 mod estimator;
+mod parameters;
+mod samples;
 mod student;
+
+use std::collections::{HashMap, HashSet};
 
 use lowbit_ir::derive::DeriveError;
 use lowbit_ir::eval::{self, EvalError};
-use lowbit_ir::{Graph, Tensor};
-use lowbit_num::{Format, real};
+use lowbit_ir::{Graph, Tensor, ValueId};
 use rayon::prelude::*;
 
 use crate::quantize::{Layer, Quantized};
-use adam::Adam;
 pub use estimator::Estimator;
+use parameters::{Derivatives, Optimizer, Scale, Trained};
+use samples::{Samples, Teacher};
 use student::Student;
 pub use student::{compared, target};
 
@@ -95,6 +99,14 @@ pub enum FinetuneError {
 pub struct Tuned {
     /// The float graph, values as in the one it was made from.
     pub graph: Graph,
+    /// The same network with what layers read rounded where it has few bits: what was trained.
+    pub rounded: Graph,
+    /// Values of the float graph and those that stand for them in `rounded`.
+    pub values: HashMap<ValueId, ValueId>,
+    /// Ranges of tensors of few bits.
+    pub ranges: HashMap<ValueId, (f64, f64)>,
+    /// Layers whose parameters were trained, by their results in the float graph.
+    pub layers: HashSet<ValueId>,
     /// Loss on held-out samples before training.
     pub before: f64,
     /// And after it.
@@ -102,28 +114,21 @@ pub struct Tuned {
 }
 
 /// Samples of a step.
-const BATCH: usize = 16;
+pub const BATCH: usize = 16;
 /// Samples whose derivatives are in memory at once.
 const CHUNK: usize = 4;
-/// Every so many samples one is held out.
-const HELD_OUT: usize = 8;
-/// Most samples that are held out.
-const JUDGES: usize = 64;
 /// Times that the student is judged on the way.
-const CHECKS: usize = 8;
-/// Step of a weight in steps of its code, of a scale relative to itself, and of a bias in steps of the result's codes.
-const RATES: [f64; 3] = [0.004, 0.0005, 0.03];
-/// How far from its code a weight starts at most, in steps: nearer to the next code, noise would turn many of them over.
-const REACH: f64 = 0.3;
+const CHECKS: usize = 10;
 
-/// Trains a network that was quantised, on real inputs; `None` where that does not lower the loss on samples held out.
+/// Trains a network that was quantised, on real inputs; `None` where that does not lower the loss on the `held` ones.
 ///
 /// # Errors
-/// An operation without derivative; a sample that the graph cannot be run on.
+/// An operation without derivative; a sample that the graph cannot be run on, those held out counted after the others.
 pub fn finetune(
     float: &Graph,
     quantized: &Quantized,
     samples: &[Vec<Tensor>],
+    held: &[Vec<Tensor>],
     how: &Finetune,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Option<Tuned>, FinetuneError> {
@@ -133,22 +138,33 @@ pub fn finetune(
         .filter(|l| is_own(float, l))
         .collect();
     let student = Student::new(float, quantized, &layers, how.loss)?;
+    let trained = layers
+        .iter()
+        .map(|l| Trained::new(float, quantized, l))
+        .collect();
+    let scales = student.scales.iter().map(|s| Scale::new(s.grid.scale));
+    let teacher = Teacher::new(float, how.loss);
+    let taught = |(i, x): (usize, &Vec<Tensor>)| {
+        let failed = |error| failed(samples.len() + i, error);
+        teacher.teach(x).map_err(failed)
+    };
+    let targets: Result<Vec<Tensor>, FinetuneError> =
+        held.par_iter().enumerate().map(taught).collect();
+    let held: Vec<Taught<'_>> = held.iter().zip(targets?).collect();
     let mut training = Training {
-        trained: layers
-            .iter()
-            .map(|l| Trained::new(float, quantized, l))
-            .collect(),
-        samples: with_targets(float, samples, how.loss)?,
+        float,
+        scales: scales.collect(),
+        trained,
         student,
         how,
     };
-    training.run(progress).map(|(before, after)| {
-        (after < before).then(|| Tuned {
-            graph: training.apply(float, &layers),
-            before,
-            after,
-        })
-    })
+    let samples = Samples::new(samples, &teacher, how.seed);
+    let (before, after) = training.run(samples, &held, progress)?;
+    Ok((after < before).then(|| training.tuned(&layers, before, after)))
+}
+
+fn failed(sample: usize, error: EvalError) -> FinetuneError {
+    FinetuneError::Eval { sample, error }
 }
 
 /// Whether nothing else reads the layer's parameters.
@@ -163,195 +179,62 @@ fn is_own(float: &Graph, layer: &Layer) -> bool {
         .all(|&v| users[v].len() == 1 && float.as_const(v).is_some())
 }
 
-/// The inputs of each sample with what the float network gives for it.
-fn with_targets(
-    float: &Graph,
-    samples: &[Vec<Tensor>],
-    loss: Loss,
-) -> Result<Vec<Vec<Tensor>>, FinetuneError> {
-    let (plan, end) = (eval::Plan::new(float), compared(float));
-    let one = |(sample, inputs): (usize, &Vec<Tensor>)| {
-        let mut all = inputs.clone();
-        eval::run_observed(float, &plan, inputs, |_, v, t| {
-            if v == end {
-                all.push(target(t, loss));
-            }
-        })
-        .map_err(|error| FinetuneError::Eval { sample, error })?;
-        Ok(all)
-    };
-    samples.par_iter().enumerate().map(one).collect()
-}
-
-/// Parameters of a layer.
-#[derive(Clone)]
-struct Trained {
-    format: Format,
-    weights: Vec<f64>,
-    scales: Vec<f64>,
-    bias: Vec<f64>,
-    /// Real value of one step of the result.
-    unit: f64,
-}
-
-impl Trained {
-    /// Starts as close to the float weights as rounding to the codes that they were given allows.
-    fn new(float: &Graph, quantized: &Quantized, layer: &Layer) -> Self {
-        let node = quantized
-            .graph
-            .producer(layer.int)
-            .expect("a layer is a node");
-        let codes = quantized
-            .graph
-            .as_const(node.inputs[1])
-            .expect("weights are constants");
-        let source = &float
-            .producer(layer.float)
-            .expect("a layer is a node")
-            .inputs;
-        let weights = float
-            .as_const(source[1])
-            .expect("weights are constants")
-            .to_f64();
-        let k = weights.len() / layer.weight_scale.len();
-        let reach = REACH * f64::from(layer.weights.step());
-        let start = |(i, (w, &q)): (usize, (&f64, &i8))| {
-            let (s, q) = (layer.weight_scale[i / k], f64::from(q));
-            s * (w / s).clamp(q - reach, q + reach)
-        };
-        let pairs = weights.iter().zip(codes.as_slice::<i8>()).enumerate();
-        let quant = quantized
-            .graph
-            .quant_of(layer.int)
-            .expect("results are codes");
-        Self {
-            format: layer.weights,
-            weights: pairs.map(start).collect(),
-            scales: layer.weight_scale.clone(),
-            bias: layer.bias.clone(),
-            unit: real::value(quant.scale()),
-        }
-    }
-
-    fn k(&self) -> usize {
-        self.weights.len() / self.scales.len()
-    }
-
-    fn rounded(&self) -> Vec<f64> {
-        let k = self.k();
-        let one = |(i, w): (usize, &f64)| {
-            let s = self.scales[i / k];
-            s * f64::from(real::encode(w / s, self.format))
-        };
-        self.weights.iter().enumerate().map(one).collect()
-    }
-
-    /// Derivatives by weights and scales from those by rounded weights.
-    fn derivatives(
-        &self,
-        rounded: &[f64],
-        estimator: Estimator,
-        done: f64,
-    ) -> (Vec<f64>, Vec<f64>) {
-        let (k, (lo, hi)) = (self.k(), self.format.range());
-        let (lo, hi, step) = (f64::from(lo), f64::from(hi), f64::from(self.format.step()));
-        let mut scales = vec![0.0; self.scales.len()];
-        let weight = |(i, (&w, &d)): (usize, (&f64, &f64))| {
-            let u = w / self.scales[i / k];
-            let q = f64::from(real::encode(u, self.format));
-            let inside = (lo..=hi).contains(&u);
-            let fields = (u - lo) / step;
-            let slope = estimator.slope(fields - fields.floor() - 0.5, done);
-            scales[i / k] += d * if inside { q - u } else { q };
-            if inside { d * slope } else { 0.0 }
-        };
-        let weights = self
-            .weights
-            .iter()
-            .zip(rounded)
-            .enumerate()
-            .map(weight)
-            .collect();
-        (weights, scales)
-    }
-}
-
-/// Optimisers of a layer's weights, scales and bias.
-struct Optimizer([Adam; 3]);
-
-impl Optimizer {
-    fn new(t: &Trained) -> Self {
-        Self([&t.weights, &t.scales, &t.bias].map(|x| Adam::new(x.len())))
-    }
-
-    /// `rate` is the share of the full rates that is left.
-    fn step(&mut self, t: &mut Trained, derivatives: &Derivatives, how: &Finetune, done: f64) {
-        let left = 0.5 * (1.0 + libm::cos(core::f64::consts::PI * done));
-        let (weights, scales) = t.derivatives(&derivatives.weights, how.estimator, done);
-        let (k, unit) = (t.k(), t.unit);
-        let old = t.scales.clone();
-        self.0[0].step(&mut t.weights, &weights, |i| left * RATES[0] * old[i / k]);
-        self.0[1].step(&mut t.scales, &scales, |o| left * RATES[1] * old[o]);
-        if let Some(bias) = &derivatives.bias {
-            self.0[2].step(&mut t.bias, bias, |_| left * RATES[2] * unit);
-        }
-    }
-}
-
-/// Derivatives by the rounded weights and the bias of a layer.
-#[derive(Clone)]
-struct Derivatives {
-    weights: Vec<f64>,
-    bias: Option<Vec<f64>>,
-}
-
 struct Training<'a> {
+    float: &'a Graph,
     student: Student,
     trained: Vec<Trained>,
-    /// Inputs and the teacher's output.
-    samples: Vec<Vec<Tensor>>,
+    scales: Vec<Scale>,
     how: &'a Finetune,
 }
 
+/// Inputs and what the float network gives for them.
+type Taught<'a> = (&'a Vec<Tensor>, Tensor);
+
 impl Training<'_> {
     /// Trains, keeps the best parameters; the loss on held-out samples before and after.
-    fn run(&mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<(f64, f64), FinetuneError> {
-        let (held, own): (Vec<usize>, Vec<usize>) =
-            (0..self.samples.len()).partition(|i| i % HELD_OUT == HELD_OUT - 1);
-        let held = &held[..held.len().min(JUDGES)];
+    fn run(
+        &mut self,
+        mut samples: Samples<'_>,
+        held: &[Taught<'_>],
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(f64, f64), FinetuneError> {
         let mut optimizers: Vec<Optimizer> = self.trained.iter().map(Optimizer::new).collect();
-        let mut order = Order::new(own, self.how.seed);
         let before = self.judge(held)?;
-        let mut best = (before, self.trained.clone());
+        let mut best = (before, self.parameters());
         let steps = self.how.steps;
         for step in 0..steps {
             progress(step, steps);
-            let batch = order.take(BATCH);
+            let batch = samples.take(BATCH)?;
             let derivatives = self.derivatives(&batch)?;
             let done = step as f64 / steps as f64;
-            for ((t, o), d) in self
-                .trained
-                .iter_mut()
-                .zip(&mut optimizers)
-                .zip(&derivatives)
-            {
+            let layers = self.trained.iter_mut().zip(&mut optimizers);
+            for ((t, o), d) in layers.zip(&derivatives.0) {
                 o.step(t, d, self.how, done);
+            }
+            for (s, d) in self.scales.iter_mut().zip(&derivatives.1) {
+                s.step(*d, done);
             }
             if (step + 1) % (steps / CHECKS).max(1) == 0 || step + 1 == steps {
                 let loss = self.judge(held)?;
                 if loss < best.0 {
-                    best = (loss, self.trained.clone());
+                    best = (loss, self.parameters());
                 }
             }
         }
         progress(steps, steps);
-        self.trained = best.1;
+        self.trained = best.1.0;
+        let scales = self.scales.iter_mut().zip(best.1.1);
+        scales.for_each(|(s, best)| s.value = best);
         Ok((before, best.0))
     }
 
-    /// Puts the parameters into the student.
-    fn load(&mut self) {
-        let graph = &mut self.student.graph;
+    fn parameters(&self) -> (Vec<Trained>, Vec<f64>) {
+        let scales = self.scales.iter().map(|s| s.value);
+        (self.trained.clone(), scales.collect())
+    }
+
+    /// The graph with the parameters as they are.
+    fn load(&self, mut graph: Graph) -> Graph {
         let mut set = |v, x: Vec<f64>| {
             let (dtype, shape) = (graph.ty(v).dtype, graph.shape(v).to_vec());
             graph.replace_constant(v, Tensor::from_f64(dtype, shape, x));
@@ -362,77 +245,94 @@ impl Training<'_> {
                 set(b, t.bias.clone());
             }
         }
-    }
-
-    fn run_sample(&self, sample: usize) -> Result<Vec<Tensor>, FinetuneError> {
-        eval::run(&self.student.graph, &self.samples[sample])
-            .map_err(|error| FinetuneError::Eval { sample, error })
+        for (place, scale) in self.student.scales.iter().zip(&self.scales) {
+            set(place.value, vec![scale.value]);
+        }
+        graph
     }
 
     /// Mean loss over samples.
-    fn judge(&mut self, samples: &[usize]) -> Result<f64, FinetuneError> {
-        self.load();
-        let one = |&i: &usize| Ok(self.run_sample(i)?[0].to_f64()[0] - self.entropy(i));
-        let losses: Result<Vec<f64>, FinetuneError> = samples.par_iter().map(one).collect();
-        Ok(losses?.iter().sum::<f64>() / samples.len().max(1) as f64)
+    fn judge(&mut self, held: &[Taught<'_>]) -> Result<f64, FinetuneError> {
+        let network = std::mem::take(&mut self.student.network);
+        let graph = self.load(network);
+        let one = |(i, (inputs, target)): (usize, &Taught<'_>)| {
+            let found = eval::run(&graph, inputs).map_err(|error| failed(i, error))?;
+            Ok(self.how.loss.between(target, &found[0].to_f64()))
+        };
+        let losses: Result<Vec<f64>, FinetuneError> =
+            held.par_iter().enumerate().map(one).collect();
+        self.student.network = graph;
+        Ok(losses?.iter().sum::<f64>() / held.len().max(1) as f64)
     }
 
-    /// What the loss of a perfect student is.
-    fn entropy(&self, sample: usize) -> f64 {
-        if self.how.loss == Loss::Square {
-            return 0.0;
-        }
-        let teacher = self.samples[sample]
-            .last()
-            .expect("the teacher's output is last");
-        let term = |p: &f64| if *p > 0.0 { -p * libm::log(*p) } else { 0.0 };
-        teacher.to_f64().iter().map(term).sum()
-    }
-
-    /// Sums of derivatives over samples, by layer; in the order of samples, whatever the number of threads.
-    fn derivatives(&mut self, batch: &[usize]) -> Result<Vec<Derivatives>, FinetuneError> {
-        self.load();
+    /// Sums of derivatives over samples, by layer, then by scale; in the order of samples, whatever the number of threads.
+    fn derivatives(
+        &mut self,
+        batch: &[Vec<Tensor>],
+    ) -> Result<(Vec<Derivatives>, Vec<f64>), FinetuneError> {
+        let student = std::mem::take(&mut self.student.graph);
+        let graph = self.load(student);
         let zero = |(t, &(_, b)): (&Trained, &(_, Option<_>))| Derivatives {
             weights: vec![0.0; t.weights.len()],
             bias: b.map(|_| vec![0.0; t.bias.len()]),
         };
-        let mut sums: Vec<Derivatives> = self
-            .trained
-            .iter()
-            .zip(&self.student.parameters)
-            .map(zero)
-            .collect();
-        for chunk in batch.chunks(CHUNK) {
+        let layers = self.trained.iter().zip(&self.student.parameters);
+        let mut sums: Vec<Derivatives> = layers.map(zero).collect();
+        let mut scales = vec![0.0; self.scales.len()];
+        for (chunk, first) in batch.chunks(CHUNK).zip((0..).step_by(CHUNK)) {
+            let one = |(i, sample): (usize, &Vec<Tensor>)| {
+                eval::run(&graph, sample).map_err(|error| failed(first + i, error))
+            };
             let parts: Result<Vec<Vec<Tensor>>, _> =
-                chunk.par_iter().map(|&i| self.run_sample(i)).collect();
+                chunk.par_iter().enumerate().map(one).collect();
             for part in parts? {
-                let mut tensors = part[1..].iter();
+                let mut tensors = part.iter();
                 for sum in &mut sums {
                     add(&mut sum.weights, tensors.next());
                     if let Some(bias) = &mut sum.bias {
                         add(bias, tensors.next());
                     }
                 }
+                scales
+                    .iter_mut()
+                    .for_each(|s| add(std::slice::from_mut(s), tensors.next()));
             }
         }
-        Ok(sums)
+        self.student.graph = graph;
+        Ok((sums, scales))
+    }
+
+    fn tuned(mut self, layers: &[&Layer], before: f64, after: f64) -> Tuned {
+        let network = std::mem::take(&mut self.student.network);
+        let rounded = self.load(network);
+        let scales = self.student.scales.iter().zip(&self.scales);
+        let ranges = scales.map(|(place, s)| {
+            let zero = f64::from(place.grid.zero_point);
+            let highest = f64::from(place.grid.highest);
+            (place.source, (-zero * s.value, (highest - zero) * s.value))
+        });
+        Tuned {
+            ranges: ranges.collect(),
+            layers: layers.iter().map(|l| l.float).collect(),
+            graph: self.apply(layers),
+            rounded,
+            values: self.student.values,
+            before,
+            after,
+        }
     }
 
     /// The float graph with the trained parameters.
-    fn apply(&self, float: &Graph, layers: &[&Layer]) -> Graph {
-        let mut graph = float.clone();
+    fn apply(&self, layers: &[&Layer]) -> Graph {
+        let mut graph = self.float.clone();
         for (layer, t) in layers.iter().zip(&self.trained) {
-            let inputs = float
-                .producer(layer.float)
-                .expect("a layer is a node")
-                .inputs
-                .clone();
+            let node = self.float.producer(layer.float).expect("a layer is a node");
             let mut set = |v, x: Vec<f64>| {
                 let (dtype, shape) = (graph.ty(v).dtype, graph.shape(v).to_vec());
                 graph.replace_constant(v, Tensor::from_f64(dtype, shape, x));
             };
-            set(inputs[1], t.rounded());
-            if let Some(&b) = inputs.get(2) {
+            set(node.inputs[1], t.rounded());
+            if let Some(&b) = node.inputs.get(2) {
                 set(b, t.bias.clone());
             }
         }
@@ -443,42 +343,6 @@ impl Training<'_> {
 fn add(sum: &mut [f64], part: Option<&Tensor>) {
     let part = part.expect("one derivative a parameter").to_f64();
     sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
-}
-
-/// Samples in an order that is shuffled anew each time all were taken.
-struct Order {
-    samples: Vec<usize>,
-    left: Vec<usize>,
-    state: u64,
-}
-
-impl Order {
-    fn new(samples: Vec<usize>, seed: u64) -> Self {
-        Self {
-            samples,
-            left: Vec::new(),
-            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
-        }
-    }
-
-    fn random(&mut self, below: usize) -> usize {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        (self.state >> 16) as usize % below
-    }
-
-    fn take(&mut self, n: usize) -> Vec<usize> {
-        let mut taken = Vec::with_capacity(n);
-        while taken.len() < n.min(self.samples.len()) {
-            if self.left.is_empty() {
-                self.left.clone_from(&self.samples);
-            }
-            let at = self.random(self.left.len());
-            taken.push(self.left.swap_remove(at));
-        }
-        taken
-    }
 }
 
 #[cfg(test)]

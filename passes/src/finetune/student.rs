@@ -2,18 +2,34 @@ use std::collections::{HashMap, HashSet};
 
 use lowbit_ir::derive::{DeriveError, Emit, Rules, gradient_with};
 use lowbit_ir::ops::{BinaryFn, ReduceFn, UnaryFn};
-use lowbit_ir::{Graph, Op, OpError, Tensor, ValueId};
+use lowbit_ir::{DType, Graph, Op, OpError, Quant, Tensor, ValueId};
 use lowbit_num::real;
 
 use super::Loss;
+use crate::quantize::fuse::{Fusion, is_pass_through};
 use crate::quantize::{Layer, Quantized};
 
-/// The graph that training runs: the network on rounded weights, its loss, and the derivatives by what is trained.
+/// The graphs that training runs: the network on rounded weights, with its loss and the derivatives by what is trained.
 pub(crate) struct Student {
-    /// Inputs: those of the network, then the teacher's output. Outputs: the loss, then one derivative a parameter.
+    /// Inputs: those of the network, then the teacher's output. Outputs: one derivative a parameter.
     pub(crate) graph: Graph,
+    /// The network alone, its values as in `graph`.
+    pub(crate) network: Graph,
+    /// Values of the float network and those that stand for them.
+    pub(crate) values: HashMap<ValueId, ValueId>,
     /// Weights in the graph, then biases, layer by layer; `None` where a layer has no bias.
     pub(crate) parameters: Vec<(ValueId, Option<ValueId>)>,
+    /// Scales of codes of few bits, behind the parameters.
+    pub(crate) scales: Vec<InputScale>,
+}
+
+/// The scale of codes of few bits.
+pub(crate) struct InputScale {
+    /// The tensor of the float network whose range it is.
+    pub(crate) source: ValueId,
+    /// The constant in the graph.
+    pub(crate) value: ValueId,
+    pub(crate) grid: Grid,
 }
 
 /// The value whose distribution or size the loss compares: what a softmax at the end reads, or the output itself.
@@ -40,6 +56,7 @@ impl Student {
         }
         let end = compared(float);
         let narrow = narrow_inputs(float, quantized);
+        let mut scales: Vec<InputScale> = Vec::new();
         for (_, node) in needed(float, end) {
             for &v in &node.inputs {
                 if let Some(c) = float.as_const(v) {
@@ -54,8 +71,9 @@ impl Student {
                 op: node.op.name(),
                 error,
             };
-            if let Some(&grid) = narrow.get(&node.output) {
-                inputs[0] = rounded(&mut graph, inputs[0], grid).map_err(failed)?;
+            if let Some(&(source, grid)) = narrow.get(&node.output) {
+                let scale = scale_of(&mut graph, &mut scales, source, grid);
+                inputs[0] = rounded(&mut graph, inputs[0], scale, grid).map_err(failed)?;
             }
             let output = graph
                 .push(name.clone(), node.op.clone(), &inputs)
@@ -72,6 +90,8 @@ impl Student {
                 (map[&inputs[1]], inputs.get(2).map(|b| map[b]))
             })
             .collect();
+        let mut network = graph.clone();
+        network.output("y", map[&end]);
         let teacher = graph.input("teacher", float.ty(end).clone());
         let loss =
             emit_loss(&mut graph, map[&end], teacher, loss).map_err(|error| DeriveError {
@@ -83,16 +103,22 @@ impl Student {
             .iter()
             .flat_map(|&(w, b)| [Some(w), b])
             .flatten()
+            .chain(scales.iter().map(|s| s.value))
             .collect();
         let rules = Rules {
             straight_through: true,
         };
         let derivatives = gradient_with(&mut graph, loss, &by, rules)?;
-        graph.output("loss", loss);
         for (i, d) in derivatives.into_iter().enumerate() {
             graph.output(format!("d{i}"), d);
         }
-        Ok(Self { graph, parameters })
+        Ok(Self {
+            graph,
+            network,
+            values: map,
+            parameters,
+            scales,
+        })
     }
 }
 
@@ -114,15 +140,17 @@ fn needed(float: &Graph, end: ValueId) -> Vec<(lowbit_ir::NodeId, &lowbit_ir::No
 
 /// Codes of few bits that a layer reads.
 #[derive(Clone, Copy)]
-struct Grid {
-    scale: f64,
-    zero_point: i32,
-    highest: i32,
+pub(crate) struct Grid {
+    pub(crate) scale: f64,
+    pub(crate) zero_point: i32,
+    pub(crate) highest: i32,
 }
 
-/// Layers, by their result, that read fewer than 8 bits.
-fn narrow_inputs(float: &Graph, quantized: &Quantized) -> HashMap<ValueId, Grid> {
+/// Layers, by their result, that read fewer than 8 bits, with the tensor whose range that is.
+fn narrow_inputs(float: &Graph, quantized: &Quantized) -> HashMap<ValueId, (ValueId, Grid)> {
+    let fusion = Fusion::new(float);
     let grid = |layer: &Layer| {
+        let own = float.producer(layer.float)?;
         let node = quantized.graph.producer(layer.int)?;
         let quant = quantized.graph.quant_of(node.inputs[0])?;
         let grid = Grid {
@@ -130,17 +158,53 @@ fn narrow_inputs(float: &Graph, quantized: &Quantized) -> HashMap<ValueId, Grid>
             zero_point: quant.zero_point,
             highest: (1 << layer.activation_bits) - 1,
         };
-        let narrow = layer.activation_bits < 8 && float.producer(layer.float).is_some();
-        narrow.then_some((layer.float, grid))
+        let source = source(float, quantized, own.inputs[0], quant);
+        let narrow = layer.activation_bits < 8;
+        narrow.then(|| (layer.float, (fusion.range_source(source), grid)))
     };
     quantized.layers.iter().filter_map(grid).collect()
 }
 
+/// The tensor that codes were made for and only passed on since.
+fn source(float: &Graph, quantized: &Quantized, mut v: ValueId, quant: &Quant) -> ValueId {
+    let same = |v: ValueId| {
+        let int = quantized.values.get(&v)?;
+        (quantized.graph.quant_of(*int)? == quant).then_some(())
+    };
+    while let Some(node) = float.producer(v).filter(|n| is_pass_through(&n.op)) {
+        if same(v).is_none() || same(node.inputs[0]).is_none() {
+            break;
+        }
+        v = node.inputs[0];
+    }
+    v
+}
+
+/// The constant that holds the scale of a tensor's codes.
+fn scale_of(
+    graph: &mut Graph,
+    scales: &mut Vec<InputScale>,
+    source: ValueId,
+    grid: Grid,
+) -> ValueId {
+    if let Some(known) = scales.iter().find(|s| s.source == source) {
+        return known.value;
+    }
+    let constant = Tensor::from_f64(DType::F32, Vec::new(), vec![grid.scale]);
+    let value = graph.constant("scale", constant);
+    scales.push(InputScale {
+        source,
+        value,
+        grid,
+    });
+    value
+}
+
 /// The values that codes of a grid stand for, nearest to `x`.
-fn rounded(graph: &mut Graph, x: ValueId, grid: Grid) -> Result<ValueId, OpError> {
+fn rounded(graph: &mut Graph, x: ValueId, scale: ValueId, grid: Grid) -> Result<ValueId, OpError> {
     let mut emit = Emit::new(graph, "rounded");
     let zero = f64::from(grid.zero_point);
-    let steps = emit.scale(x, 1.0 / grid.scale)?;
+    let steps = emit.div(x, scale)?;
     let (lo, hi) = (
         emit.number(x, -zero),
         emit.number(x, f64::from(grid.highest) - zero),
@@ -148,7 +212,7 @@ fn rounded(graph: &mut Graph, x: ValueId, grid: Grid) -> Result<ValueId, OpError
     let inside = emit.binary(BinaryFn::Max, steps, lo)?;
     let inside = emit.binary(BinaryFn::Min, inside, hi)?;
     let codes = emit.unary(UnaryFn::Round, inside)?;
-    emit.scale(codes, grid.scale)
+    emit.mul(codes, scale)
 }
 
 /// Cross-entropy against the teacher's distribution, which differs from their divergence by a constant, or half the

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use lowbit_ir::eval::run;
 use lowbit_ir::ops::{Conv, Pool, PoolKind, Reshape, Unary, UnaryFn};
 use lowbit_ir::{DType, Type, ValueId};
+use lowbit_num::{Format, real};
 
 use super::*;
 use crate::quantize::{Formats, Ranges, quantize, tests::noise};
@@ -89,7 +90,15 @@ fn train(estimator: Estimator, activation: Format) -> (Graph, Quantized, Tuned) 
         loss: Loss::Divergence,
         seed: 7,
     };
-    let tuned = finetune(&graph, &q, &samples, &how, &mut |_, _| {}).unwrap();
+    let tuned = finetune(
+        &graph,
+        &q,
+        &samples[8..],
+        &samples[..8],
+        &how,
+        &mut |_, _| {},
+    )
+    .unwrap();
     (graph, q, tuned.expect("training lowers the loss"))
 }
 

@@ -9,7 +9,7 @@ mod arithmetic;
 mod conv;
 mod fit;
 mod formats;
-mod fuse;
+pub(crate) mod fuse;
 mod lookup;
 mod mean;
 mod normalize;
@@ -29,7 +29,7 @@ use lowbit_num::Format;
 
 use activations::Activations;
 use fit::Feed;
-pub use fit::{Fit, FitError, Rounding};
+pub use fit::{Fit, FitError, Rounding, Solver};
 pub use formats::{Formats, LayerFormats};
 use fuse::{Fusion, Role};
 pub use params::Affine;
@@ -86,6 +86,8 @@ pub struct Quantized {
     pub layers: Vec<Layer>,
     /// Values of the float graph and the codes that stand for them.
     pub values: HashMap<ValueId, ValueId>,
+    /// The float graph that codes stand for, where its channels were equalised and are not the model's.
+    pub equalized: Option<Graph>,
 }
 
 /// Quantises weights and what layers read to the formats of the layers, other tensors to 8 bits and what is given out to 16.
@@ -380,6 +382,7 @@ impl<'a> Builder<'a> {
             graph: self.out,
             layers: self.layers,
             values,
+            equalized: None,
         })
     }
 }

@@ -8,7 +8,9 @@ use lowbit_ir::ops::{
 use lowbit_ir::{DType, Data, Graph, Op, Stage, Tensor, Type, ValueId};
 use lowbit_num::{Format, real};
 
-use super::{Fit, Formats, LayerFormats, Quantized, Ranges, Rounding, quantize, quantize_fitted};
+use super::{
+    Fit, Formats, LayerFormats, Quantized, Ranges, Rounding, Solver, quantize, quantize_fitted,
+};
 use crate::lower::{check_memory, lower};
 
 /// Repeatable numbers between −1 and 1 with a bell shape.
@@ -163,7 +165,9 @@ fn fitted(graph: &Graph, calibrated: &Calibrated, formats: &Formats) -> Quantize
     let fit = Fit {
         samples: &samples,
         mean: &|v| calibrated.means[&v].clone(),
-        feedback_bits: 6,
+        solver: Solver::Feedback,
+        low_bits: 6,
+        correct: true,
     };
     quantize_fitted(graph, &calibrated.ranges, formats, &fit, &mut |_, _| {}).unwrap()
 }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Positions, broadcast_strides};
+use super::scalar::{Positions, broadcast_strides, long_rows};
 use super::{OpError, Operation, arity, checked, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Element, Stage, Tensor, Type, broadcast_shapes, with_data};
@@ -46,12 +46,23 @@ impl Operation for Select {
             .iter()
             .map(|t| broadcast_strides(t.shape(), &shape))
             .collect();
-        let positions = |i: usize| Positions::new(&shape, &strides[i], 0);
+        let [by_c, by_a, by_b] = [0, 1, 2].map(|i| strides[i].clone());
+        let (extents, strides) = long_rows(&shape, [by_c, by_a, by_b]);
+        let (n, outer) = extents.split_last().map_or((1, &[][..]), |(&n, o)| (n, o));
+        let [step_c, step_a, step_b] =
+            [0, 1, 2].map(|i| strides[i].last().map_or(0, |&s| s as usize));
+        let [starts_c, starts_a, starts_b] =
+            [0, 1, 2].map(|i| Positions::new(outer, &strides[i], 0));
         let condition = inputs[0].as_slice::<bool>();
         Ok(with_data!(inputs[1].data(), a => {
             let b = same(a, inputs[2]);
-            let picked = positions(0).zip(positions(1).zip(positions(2)));
-            let elements = picked.map(|(c, (i, j))| if condition[c] { a[i] } else { b[j] }).collect();
+            let mut elements = Vec::with_capacity(shape.iter().product());
+            for (c, (i, j)) in starts_c.zip(starts_a.zip(starts_b)).take_while(|_| n > 0) {
+                elements.extend((0..n).map(|k| match condition[c + k * step_c] {
+                    true => a[i + k * step_a],
+                    false => b[j + k * step_b],
+                }));
+            }
             Tensor::new(shape.clone(), elements)
         }))
     }
@@ -74,5 +85,50 @@ impl Differentiable for Select {
 
     fn relevance(&self, at: &mut Adjoint<'_>) -> Derivatives {
         self.gradient(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operands_broadcast() {
+        let shapes: [[&[usize]; 3]; 5] = [
+            [&[2, 3, 4], &[2, 3, 4], &[]],
+            [&[2, 3, 4], &[4], &[2, 1, 4]],
+            [&[3, 1], &[2, 3, 4], &[1]],
+            [&[], &[2, 3, 4], &[3, 4]],
+            [&[2, 1, 1], &[3, 1], &[4]],
+        ];
+        for operands in shapes {
+            let of = |shape: &[usize], first: f32| {
+                let n: usize = shape.iter().product();
+                let x: Vec<f32> = (0..n).map(|i| first + i as f32).collect();
+                Tensor::new(shape, x)
+            };
+            let n: usize = operands[0].iter().product();
+            let condition: Vec<bool> = (0..n).map(|i| i % 3 != 1).collect();
+            let condition = Tensor::new(operands[0], condition);
+            let (a, b) = (of(operands[1], 100.0), of(operands[2], 500.0));
+            let found = Select.eval(&[&condition, &a, &b]).unwrap();
+            assert_eq!(found.shape(), [2, 3, 4]);
+            let at = |shape: &[usize], i: usize| {
+                let strides = broadcast_strides(shape, &[2, 3, 4]);
+                let index = [i / 12, i / 4 % 3, i % 4];
+                let terms = index.iter().zip(strides);
+                terms.map(|(&i, s)| i * s as usize).sum::<usize>()
+            };
+            for (i, &x) in found.as_slice::<f32>().iter().enumerate() {
+                let picked = condition.as_slice::<bool>()[at(operands[0], i)];
+                let source = if picked { &a } else { &b };
+                let shape = operands[if picked { 1 } else { 2 }];
+                assert_eq!(
+                    x,
+                    source.as_slice::<f32>()[at(shape, i)],
+                    "{operands:?} {i}"
+                );
+            }
+        }
     }
 }

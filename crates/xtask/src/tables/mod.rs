@@ -5,6 +5,7 @@ mod allocation;
 mod eight_bits;
 mod sensitivity;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,7 +34,11 @@ const ALL: &[Table] = &[
 /// The release build of the command, and the models to run it on.
 pub(crate) struct Bench {
     lowbit: PathBuf,
+    /// What tells builds of the command apart.
+    digest: String,
     zoo: PathBuf,
+    /// Names of the models to measure; all where there is none.
+    only: Vec<String>,
 }
 
 /// A trained model with its data.
@@ -46,7 +51,7 @@ pub(crate) struct Model {
 }
 
 impl Bench {
-    fn new() -> Result<Self> {
+    fn new(only: Vec<String>) -> Result<Self> {
         let shared = std::env::var_os("LOWBIT_SHARED").map(PathBuf::from);
         let zoo = shared
             .unwrap_or_else(|| root().join("../shared"))
@@ -59,7 +64,41 @@ impl Bench {
         }
         shell::run(cargo().args(["build", "--release", "--quiet", "--bin", "lowbit"]))?;
         let lowbit = root().join("target/release/lowbit");
-        Ok(Self { lowbit, zoo })
+        let bytes =
+            std::fs::read(&lowbit).with_context(|| format!("cannot read {}", lowbit.display()))?;
+        let mut hasher = DefaultHasher::new();
+        bytes.hash(&mut hasher);
+        let bench = Self {
+            lowbit,
+            digest: format!("{:016x}", hasher.finish()),
+            zoo,
+            only,
+        };
+        let known = bench.all()?;
+        let unknown = bench
+            .only
+            .iter()
+            .find(|n| known.iter().all(|m| m.name != **n));
+        if let Some(name) = unknown {
+            let tables: Vec<&str> = ALL.iter().map(|t| t.name).collect();
+            let models: Vec<&str> = known.iter().map(|m| m.name.as_str()).collect();
+            bail!(
+                "'{name}' is neither a table nor a model\n  tables  {}\n  models  {}",
+                tables.join(", "),
+                models.join(", ")
+            );
+        }
+        Ok(bench)
+    }
+
+    /// What tells builds of the command apart.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// The page that a table is written to.
+    pub(crate) fn page(&self, table: &str) -> PathBuf {
+        root().join("docs").join(format!("{table}.md"))
     }
 
     /// Folder of the models.
@@ -67,8 +106,15 @@ impl Bench {
         &self.zoo
     }
 
-    /// Models that have data, by name.
+    /// The models to measure, by name.
     pub(crate) fn models(&self) -> Result<Vec<Model>> {
+        let mut models = self.all()?;
+        models.retain(|m| self.only.is_empty() || self.only.contains(&m.name));
+        Ok(models)
+    }
+
+    /// Models that have data, by name.
+    fn all(&self) -> Result<Vec<Model>> {
         let mut models: Vec<Model> = std::fs::read_dir(&self.zoo)?
             .filter_map(|e| model(&self.zoo, &e.ok()?.path()))
             .collect();
@@ -107,24 +153,15 @@ pub(crate) fn markdown(rows: &[Vec<String>]) -> String {
     line(head) + &line(&rule) + &body
 }
 
-/// Fills the named tables, or all of them.
+/// Fills the named tables, or all of them; names of models among the names restrict them to these models.
 pub(crate) fn run(names: &[String]) -> Result<()> {
-    let unknown = names.iter().find(|n| ALL.iter().all(|t| t.name != **n));
-    if let Some(name) = unknown {
-        let known: Vec<String> = ALL
-            .iter()
-            .map(|t| format!("  {:14} {}", t.name, t.what))
-            .collect();
-        bail!(
-            "there is no table '{name}'; there are\n{}",
-            known.join("\n")
-        );
-    }
-    let bench = Bench::new()?;
+    let is_table = |name: &String| ALL.iter().any(|t| t.name == *name);
+    let (tables, models): (Vec<String>, Vec<String>) = names.iter().cloned().partition(is_table);
+    let bench = Bench::new(models)?;
     for table in ALL {
-        if names.is_empty() || names.iter().any(|n| n == table.name) {
+        if tables.is_empty() || tables.iter().any(|n| n == table.name) {
             eprintln!("tables: {}: {}", table.name, table.what);
-            let path = root().join("docs").join(format!("{}.md", table.name));
+            let path = bench.page(table.name);
             let text = (table.run)(&bench)?;
             std::fs::write(&path, text)
                 .with_context(|| format!("cannot write {}", path.display()))?;

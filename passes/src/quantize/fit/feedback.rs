@@ -17,7 +17,7 @@ const SWEEPS: usize = 32;
 pub(crate) struct Factor {
     k: usize,
     /// Symmetric, row-major, with the damping.
-    covariance: Vec<f64>,
+    pub(crate) covariance: Vec<f64>,
     /// Upper triangle of rows divided by their diagonal, in the order of decision reversed.
     rows: Vec<f64>,
     order: Vec<usize>,

@@ -3,6 +3,7 @@
 //! Each layer is rounded and given its bias on the codes that it will really read: those of calibration samples that
 //! have passed all layers before it. So it also makes up for what those err.
 
+mod adaround;
 mod bias;
 mod feed;
 mod feedback;
@@ -26,8 +27,23 @@ pub struct Fit<'a> {
     pub samples: &'a [Vec<Tensor>],
     /// Mean of a tensor of the float graph by channel over the same samples.
     pub mean: &'a (dyn Fn(ValueId) -> Vec<f64> + Sync),
-    /// Weights of at most so many bits are rounded with error feedback.
-    pub feedback_bits: u32,
+    /// How weights of at most `low_bits` bits are rounded; wider ones are rounded to the nearest code.
+    pub solver: Solver,
+    /// See [`Fit::solver`].
+    pub low_bits: u32,
+    /// Whether biases make up for what rounding does to the mean of each channel.
+    pub correct: bool,
+}
+
+/// How the codes of a layer are found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Solver {
+    /// Each weight by itself.
+    Nearest,
+    /// One weight after another, each making up for those before it.
+    Feedback,
+    /// Up or down for all weights of a channel together, by gradient descent.
+    AdaRound,
 }
 
 /// Why a network could not be fitted.
@@ -58,6 +74,11 @@ pub enum Rounding {
         /// decibels.
         gain_db: f64,
     },
+    /// Up or down by gradient descent.
+    AdaRound {
+        /// As for error feedback.
+        gain_db: f64,
+    },
     /// By training the whole network.
     Trained {
         /// What it won: loss of the network on samples that it was not trained on, in decibels.
@@ -71,6 +92,7 @@ impl Rounding {
         match self {
             Self::Nearest => "nearest",
             Self::Feedback { .. } => "error feedback",
+            Self::AdaRound { .. } => "adaround",
             Self::Trained { .. } => "training",
         }
     }
@@ -79,7 +101,9 @@ impl Rounding {
     pub fn gain_db(self) -> Option<f64> {
         match self {
             Self::Nearest => None,
-            Self::Feedback { gain_db } | Self::Trained { gain_db } => Some(gain_db),
+            Self::Feedback { gain_db } | Self::AdaRound { gain_db } | Self::Trained { gain_db } => {
+                Some(gain_db)
+            }
         }
     }
 }
@@ -131,17 +155,22 @@ impl Builder<'_> {
         let samples = feed.codes(x.id);
         let weights_per_channel = shape[1..].iter().product::<usize>();
         let rows = positions(&geometry, &samples, shape);
-        let feedback = draft.format.bits() <= fit.feedback_bits
+        let solved = fit.solver != Solver::Nearest
+            && draft.format.bits() <= fit.low_bits
             && weights_per_channel <= WEIGHTS_PER_ROW * rows;
-        let [mut fitted, mut held] = gather(&geometry, &samples, shape, feedback);
-        if feedback {
+        let [mut fitted, mut held] = gather(&geometry, &samples, shape, solved);
+        if solved {
             let layer = Layer {
+                solver: fit.solver,
                 weights,
                 k: weights_per_channel,
                 groups: op.groups,
                 format: draft.format,
             };
             layer.round(draft, &mut fitted, &mut held, y);
+        }
+        if !fit.correct {
+            return Ok(());
         }
         let moments = fitted.merge(held);
         let means = bias::means(&moments, &draft.codes, op.groups, x.affine.zero_point);
@@ -201,6 +230,7 @@ fn gather(op: &IntConv, samples: &[&Tensor], shape: &[usize], second: bool) -> [
 
 /// The weights of a layer that are to be rounded.
 struct Layer<'a> {
+    solver: Solver,
     weights: &'a [f64],
     /// Weights of a channel.
     k: usize,
@@ -230,7 +260,10 @@ impl Layer<'_> {
         let channels = self.solve(&all, damping, draft, &limit);
         let gain_db = 10.0 * libm::log10(plain / best.0.max(1e-300));
         draft.replace(channels.into_iter().map(|c| (c.codes, c.scale)).collect());
-        draft.rounding = Rounding::Feedback { gain_db };
+        draft.rounding = match self.solver {
+            Solver::AdaRound => Rounding::AdaRound { gain_db },
+            _ => Rounding::Feedback { gain_db },
+        };
     }
 
     fn covariances(&self, moments: &mut Moments) -> Vec<Vec<f64>> {
@@ -259,14 +292,11 @@ impl Layer<'_> {
             let first = g * per_group;
             let factor = Factor::new(c, self.k, damping);
             let rows = &self.weights[first * self.k..][..per_group * self.k];
-            let limit = |o: usize, s: f64| admitted(first + o, s);
-            feedback::round(
-                rows,
-                &scales[first..][..per_group],
-                self.format,
-                &factor,
-                &limit,
-            )
+            let (scales, limit) = (&scales[first..][..per_group], |o, s| admitted(first + o, s));
+            match self.solver {
+                Solver::AdaRound => adaround::round(rows, scales, self.format, &factor.covariance),
+                _ => feedback::round(rows, scales, self.format, &factor, &limit),
+            }
         };
         covariances
             .par_iter()
