@@ -87,7 +87,7 @@ impl<'a> Samples<'a> {
         }
         let next = self.random(self.left.len());
         let i = self.left.swap_remove(next);
-        if self.all.len() >= FEW || at % 2 == 0 {
+        if self.all.len() >= FEW || at.is_multiple_of(2) {
             return (i, self.all[i].clone());
         }
         let other = self.random(self.all.len());
