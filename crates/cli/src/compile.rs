@@ -51,8 +51,8 @@ pub(crate) struct Args {
     /// Shape of an input whose axes are unknown.
     #[arg(long, value_parser = numbers::shape, value_name = "[NAME=]1x3x224x224")]
     shape: Vec<(String, Vec<usize>)>,
-    /// How activation ranges are chosen: minmax, percentile:99.99, mse or kl; auto takes mse, and at effort 2 and above
-    /// the one that loses least.
+    /// How activation ranges are chosen: minmax, percentile:99.99, mse or kl. auto: for classes the one that loses least
+    /// on samples held out, mse where trying all takes long; minmax for other outputs.
     #[arg(long, default_value = "auto")]
     ranges: String,
     /// 0: nearest codes, in seconds. 1: weights of at most 6 bits with error feedback. 2: also ranges by measured loss

@@ -108,13 +108,16 @@ const CHEAP: [usize; 4] = [0, 4_000_000_000, 64_000_000_000, usize::MAX];
 const HELD_OUT: usize = 8;
 /// Fewest and most samples to judge on.
 const JUDGES: [usize; 2] = [16, 64];
-/// The ranges that are chosen from.
+/// The ranges that are chosen from where the output is a choice of a class.
 const METHODS: [Method; 4] = [
     Method::Mse,
     Method::MinMax,
     Method::Percentile(99.99),
     Method::Kl,
 ];
+/// Where the output is a quantity nothing that was seen is clipped: what is rare in calibration data may be what the
+/// network is asked for, as in the detection of anomalies, and no loss on usual samples tells.
+const QUANTITY_METHODS: [Method; 1] = [Method::MinMax];
 
 impl Tuning {
     /// What a report was made with.
@@ -346,6 +349,15 @@ impl<'a> Quantizer<'a> {
         self.tuning.ranges.is_none() && work < CHEAP[effort]
     }
 
+    /// The ways to choose ranges that may be taken, the first of them without a comparison.
+    fn methods(&self) -> Vec<Method> {
+        match (self.tuning.ranges, self.loss()) {
+            (Some(given), _) => vec![given],
+            (None, Loss::Square) => QUANTITY_METHODS.to_vec(),
+            (None, _) => METHODS.to_vec(),
+        }
+    }
+
     /// Multiply-accumulates of error feedback, which factors the covariance of what each channel reads.
     fn solving(&self, formats: &Formats) -> usize {
         let graph = &self.model.graph;
@@ -480,13 +492,10 @@ impl<'a> Run<'a> {
     /// Fits with each way to choose ranges that may be taken; what loses least on the judges.
     fn choose(&self) -> Result<(Candidate, Judge), Error> {
         let q = self.quantizer;
-        let methods = match q.tuning.ranges {
-            Some(one) => vec![one],
-            None if !self.judges.is_empty() && q.chooses(self.formats, self.effort) => {
-                METHODS.to_vec()
-            }
-            None => vec![METHODS[0]],
-        };
+        let mut methods = q.methods();
+        if self.judges.is_empty() || !q.chooses(self.formats, self.effort) {
+            methods.truncate(1);
+        }
         let judge = Judge::new(self)?;
         let mut best: Option<Candidate> = None;
         for ranges in methods {
