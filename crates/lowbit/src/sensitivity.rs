@@ -53,14 +53,16 @@ type Losses = Vec<Vec<f64>>;
 const MOST_SAMPLES: usize = 256;
 /// Fewest samples by default.
 const LEAST_SAMPLES: usize = 16;
-/// Multiply-accumulates that measuring layers alone, or the plans of one kind, may take by default.
-const MOST_WORK: usize = 1_000_000_000_000;
+/// Multiply-accumulates that measuring layers alone, or the plans of one kind that judge metrics, may take by default.
+const MOST_WORK: usize = 4_000_000_000_000;
 /// Samples between two entries of the cache.
 const BLOCK: usize = 32;
 /// Random plans of each kind that choose between metrics.
 const CHOOSING: usize = 12;
-/// Most samples that random plans are measured on.
-const PLAN_SAMPLES: usize = 64;
+/// Most samples that the plans which choose between metrics are measured on.
+const CHOOSING_SAMPLES: usize = 64;
+/// What the plans that choose between metrics are drawn for.
+const CHOOSE: &str = "choose";
 /// Resamplings behind an interval.
 const RESAMPLINGS: usize = 1000;
 /// Directions that a sample's gradients are taken in.
@@ -274,7 +276,7 @@ impl<'a> Session<'a> {
         if let Some(metric) = self.options.metric {
             return Ok((metric, Vec::new()));
         }
-        let ranks = self.ranks("choose", CHOOSING)?;
+        let ranks = self.ranks(CHOOSE, CHOOSING)?;
         let sum = |m: Metric, of: fn(&RankCorrelation) -> f64| {
             let own = ranks.iter().filter(|r| r.metric == m.name());
             own.map(of).sum::<f64>()
@@ -334,8 +336,13 @@ impl<'a> Session<'a> {
             .collect();
         let network: usize = self.layers.iter().map(|l| l.macs).sum();
         let affordable = MOST_WORK / (network * count).max(1);
+        let most = if purpose == CHOOSE {
+            CHOOSING_SAMPLES
+        } else {
+            MOST_SAMPLES
+        };
         let n = affordable
-            .clamp(LEAST_SAMPLES, PLAN_SAMPLES)
+            .clamp(LEAST_SAMPLES, most)
             .min(self.indices.len());
         let key = self.key.clone().with(tag).with(format!("{count} on {n}"));
         let lost = self.kept(&key, count, || {

@@ -28,7 +28,7 @@ const HEAD: &str = "# Does a metric predict?
 Each metric of `lowbit sensitivity` predicts the loss of a plan as the sum over its layers. Here every metric predicts 100
 random mixed plans of each of three kinds: every layer 2 to 8 bits, every layer 3 to 8 bits, and 4.5 ± 0.15 bits on average
 over the weights. What the plans lose is measured: weights of all layers rounded to nearest at once, everything else
-float, the mean divergence in nats between the outputs and the float model's on up to 64 samples of the calibration
+float, the mean divergence in nats between the outputs and the float model's on up to 256 samples of the calibration
 split. Each cell is Spearman's rank correlation between the two with the 90 % interval over 1000 resamplings of the
 plans. `auto` is the metric that `lowbit sensitivity` chooses by itself, on 12 other plans of each kind.
 
