@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(
             command(&r, true),
             format!(
-                "{first} --latency-table out/latency.json --pin 'a b=int8' --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2"
+                "{first} --latency-table out/latency.json --pin 'a b=int8' --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2 --rounding adaround"
             )
         );
         r.budget = Budget {
