@@ -1,5 +1,6 @@
 //! What a user meets: the command, the objects it writes, the examples, and what ONNX itself ships.
 
+mod accuracy;
 mod bad_input;
 mod budgets;
 mod check;

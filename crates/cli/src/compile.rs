@@ -13,7 +13,7 @@ use crate::{numbers, output};
 /// Compile a model to an object, a header and a report.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  lowbit compile net.onnx --data calib.toml --bits 8 -o out/\n  lowbit compile net.onnx --data calib.toml --size 60K --ram 40K --latency 0.5 --tune -o out/\n  cc app.c out/net.o -o app"
+    after_help = "Example:\n  lowbit compile net.onnx --data calib.toml --bits 8 -o out/\n  lowbit compile net.onnx --data calib.toml --size 60K --ram 40K --latency 0.5 --tune -o out/\n  lowbit compile net.onnx --data calib.toml --max-drop 0.5 -o out/\n  cc app.c out/net.o -o app"
 )]
 pub(crate) struct Args {
     /// The ONNX file.
@@ -23,6 +23,16 @@ pub(crate) struct Args {
     data: Option<PathBuf>,
     #[command(flatten)]
     budgets: Budgets,
+    /// The smallest model that loses at most so many percentage points of top-1 against the float model; where there are no
+    /// labels, at most so many percent of samples change their class. Measured on the data's tune split, or on calibration
+    /// samples that are not fitted on; never on the evaluation split. Other budgets bound the model too.
+    #[arg(long, value_parser = points, value_name = "POINTS", conflicts_with_all = ["uniform", "plan"])]
+    max_drop: Option<f64>,
+    /// Quantise and measure so many plans around the one of least predicted loss, half by swaps of formats between layers
+    /// and half by a policy gradient, and compile the best: losses of layers do not quite add up.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N",
+        conflicts_with_all = ["uniform", "plan"])]
+    search: Option<u32>,
     /// Every layer that is not pinned at the whole width of --bits: nothing is allocated.
     #[arg(long)]
     uniform: bool,
@@ -99,6 +109,11 @@ fn eval_limit(text: &str) -> Result<usize, String> {
     }
 }
 
+fn points(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|x| (0.0..=100.0).contains(x));
+    found.ok_or_else(|| format!("'{text}' is no number of percentage points from 0 to 100"))
+}
+
 fn act_bits(text: &str) -> Result<u32, String> {
     match text {
         "4" => Ok(4),
@@ -163,6 +178,7 @@ impl Args {
             ram: self.budgets.ram.map(|x| x as u64),
             object_size: self.budgets.object_size.map(|x| x as u64),
             latency: self.budgets.latency,
+            max_drop: self.max_drop,
         };
         let latencies = match (&self.latency_table, self.tune) {
             (Some(path), _) => Latencies::Table(path.clone()),
@@ -180,6 +196,7 @@ impl Args {
             uniform: self.uniform,
             act_bits: self.act_bits,
             pins: self.budgets.pin.clone(),
+            search: self.search.map(|n| n as usize),
             tuning: Tuning {
                 effort: self.effort,
                 ranges,
@@ -308,6 +325,7 @@ fn summary(r: &Report, folder: &std::path::Path) {
         };
         rows.insert(0, vec!["accuracy".into(), text]);
     }
+    rows.extend(drop_row(r));
     for row in rows {
         output::line(&format!("  {:9} {}", row[0], row[1]));
     }
@@ -320,4 +338,18 @@ fn summary(r: &Report, folder: &std::path::Path) {
             ))
             .display()
     ));
+}
+
+/// What `--max-drop` led to.
+fn drop_row(r: &Report) -> Option<Vec<String>> {
+    let allowed = r.budget.max_drop?;
+    let tried = r.tried.iter().find(|t| t.returned)?;
+    let text = format!(
+        "{} points below the float model on {} samples kept apart, {} allowed; {} plans were measured",
+        text::significant(tried.drop?),
+        tried.samples?,
+        text::significant(allowed),
+        r.tried.len()
+    );
+    Some(vec!["drop".into(), text])
 }

@@ -79,6 +79,7 @@ fn folder(args: &Args) -> Result<(), Error> {
     totals(&report);
     plans(&report);
     frontier(&report);
+    tried(&report);
     for sentence in loss_sentences(&report.layers) {
         line(&sentence);
     }
@@ -203,4 +204,30 @@ fn frontier(r: &Report) {
         ]);
     }
     table(&rows);
+}
+
+/// Plans that were measured before one was compiled.
+fn tried(r: &Report) {
+    if r.tried.is_empty() {
+        return;
+    }
+    let header = ["measured plan", "bits", "points below float", "loss", ""];
+    let mut rows = vec![header.map(String::from).to_vec()];
+    let number = |x: Option<f64>| x.map_or("–".into(), text::significant);
+    for t in &r.tried {
+        let mark = if t.returned { "← this object" } else { "" };
+        rows.push(vec![
+            t.plan.clone(),
+            number(t.bits),
+            number(t.drop),
+            text::significant(t.loss),
+            mark.into(),
+        ]);
+    }
+    table(&rows);
+    if let Some(samples) = r.tried_on() {
+        line(&format!(
+            "points are measured on {samples} samples kept apart"
+        ));
+    }
 }

@@ -1,6 +1,6 @@
 //! `lowbit compile`: from a model to an object.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
 
 use lowbit_data::Dataset;
@@ -28,7 +28,7 @@ use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
 use crate::tune::{Latencies, tune_network};
 use crate::within::within;
-use crate::{Cache, Error, Progress, baseline, bench, diagnose, eval, floats, timeline};
+use crate::{Cache, Error, Progress, baseline, bench, diagnose, drop, eval, floats, timeline};
 
 /// What to compile, and how.
 #[derive(Clone, Debug)]
@@ -57,6 +57,8 @@ pub struct Options {
     pub act_bits: Option<u32>,
     /// Formats that layers must have.
     pub pins: Vec<Pin>,
+    /// Plans that are measured around the integer program's; none where it is not given.
+    pub search: Option<usize>,
     /// How the network is made to lose as little as its formats allow.
     pub tuning: Tuning,
     /// Seed of random samples, where there is no data.
@@ -85,6 +87,7 @@ impl Options {
             uniform: false,
             act_bits: None,
             pins: Vec::new(),
+            search: None,
             tuning: Tuning::default(),
             seed: 1,
             eval: None,
@@ -135,6 +138,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     }
     progress.step("import", 0, 0);
     let model = Model::open(&options.model, &options.shapes)?;
+    drop::refuse(options, &model)?;
     let data = match &options.data {
         Some(path) => model.data(path)?,
         None => {
@@ -150,6 +154,8 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
         quantizer: &quantizer,
         costs,
         table: OnceCell::new(),
+        drops: RefCell::default(),
+        losses: RefCell::default(),
         data: &data,
         progress,
     };
@@ -370,6 +376,7 @@ fn report(
             uniform: options.uniform,
             act_bits: options.act_bits,
             pins: options.pins.iter().map(pin_text).collect(),
+            search: options.search,
             object_sha256: String::new(),
         },
         ..Report::default()

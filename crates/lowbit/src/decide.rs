@@ -1,6 +1,6 @@
 //! Which formats each layer gets: by a plan, by one width for all, or by measured sensitivities within the budgets.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
 use lowbit_num::Format;
@@ -15,11 +15,12 @@ use lowbit_report::{
 
 use crate::compile::Options;
 use crate::costs::Costs;
+use crate::drop::Measured;
 use crate::fit::Quantizer;
 use crate::model::Model;
 use crate::plan::{plan, short};
 use crate::sensitivity::{SensitivityOptions, sensitivity_of};
-use crate::{Error, Progress, floats};
+use crate::{Error, Progress, Silent, floats, polish};
 
 /// A layer of at most this share of the weights is kept at 8 bits where it comes first or last.
 const PINNED_SHARE: f64 = 0.05;
@@ -34,8 +35,52 @@ pub(crate) struct Decision {
     /// What was chosen from, where something was measured, and the choices.
     measured: Option<(Sensitivity, Vec<usize>)>,
     /// Plans that were compared.
-    tried: Vec<Tried>,
+    pub(crate) tried: Vec<Tried>,
 }
+
+/// What was measured of plans.
+pub(crate) type Remembered<T> = RefCell<Vec<(Formats, T)>>;
+
+/// What was measured of a plan, measured now where it was not.
+pub(crate) fn remembered<T: Copy>(
+    memory: &Remembered<T>,
+    formats: &Formats,
+    measure: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    if let Some((_, known)) = memory.borrow().iter().find(|m| &m.0 == formats) {
+        return Ok(*known);
+    }
+    let found = measure()?;
+    memory.borrow_mut().push((formats.clone(), found));
+    Ok(found)
+}
+
+/// What the integer program was, and its solution.
+pub(crate) struct Program {
+    pub(crate) table: Sensitivity,
+    pub(crate) found: Allocation,
+    pub(crate) pins: Vec<Pin>,
+    /// Those of them that nobody asked for.
+    defaults: Vec<Pin>,
+}
+
+impl Program {
+    fn plan(&self) -> Plan {
+        reasoned(&self.table, &self.found, &self.pins, &self.defaults)
+    }
+}
+
+/// What is compared with the plan of the integer program.
+struct Rival {
+    found: Allocation,
+    /// `search`, or a width.
+    name: String,
+}
+
+/// The name of the plan of the integer program.
+pub(crate) const MIXED: &str = "mixed";
+/// The name of the plan that a search found.
+pub(crate) const SEARCH: &str = "search";
 
 /// What a decision is made of.
 pub(crate) struct Ask<'a> {
@@ -46,6 +91,10 @@ pub(crate) struct Ask<'a> {
     pub(crate) costs: Option<Costs>,
     /// Sensitivities, once they are measured.
     pub(crate) table: OnceCell<Sensitivity>,
+    /// What plans were measured to lose.
+    pub(crate) drops: Remembered<Measured>,
+    /// Losses of plans without training.
+    pub(crate) losses: Remembered<f64>,
     pub(crate) data: &'a lowbit_data::Dataset,
     pub(crate) progress: &'a dyn Progress,
 }
@@ -76,10 +125,17 @@ impl Ask<'_> {
         if self.options.uniform {
             return self.uniform(&layers, limits, &defaults);
         }
+        if let Some(points) = self.options.budget.max_drop {
+            return self.smallest(limits, points);
+        }
         let only_bits = |(b, limit): (Bound, f64)| b == Bound::Bits && limit >= 8.0;
         let kept = self.costs.as_ref().map(|c| c.eight_keeps(limits));
         let free = kept.unwrap_or_else(|| limits.given().all(only_bits));
         if free && self.options.pins.is_empty() && self.options.act_bits != Some(4) {
+            if self.options.search.is_some() {
+                self.progress
+                    .note("--search: 8 bits everywhere meet the budget, nothing is searched for");
+            }
             let why = |l: &Layer| self.slower(&l.name, limits).unwrap_or_else(|| WHY.into());
             return Ok(decided(&layers, &|l| (EIGHT.into(), why(l))));
         }
@@ -163,10 +219,59 @@ impl Ask<'_> {
     /// # Errors
     /// No plan keeps the limits.
     pub(crate) fn quick(&self, limits: &Limits) -> Result<Plan, Error> {
+        Ok(self.program(limits)?.plan())
+    }
+
+    /// Solves the integer program.
+    ///
+    /// # Errors
+    /// No plan keeps the limits.
+    pub(crate) fn program(&self, limits: &Limits) -> Result<Program, Error> {
         let defaults = default_pins(&layers(&self.model.graph), &self.options.pins);
         let table = self.table_within(limits, &defaults)?;
         let (found, pins) = best(&table, limits, &self.options.pins, &defaults)?;
-        Ok(reasoned(&table, &found, &pins, &defaults))
+        Ok(Program {
+            table,
+            found,
+            pins,
+            defaults,
+        })
+    }
+
+    /// What the network loses at formats on samples that it is not fitted on, without training.
+    ///
+    /// # Errors
+    /// It cannot be quantised or run.
+    pub(crate) fn loss(&self, formats: &Formats) -> Result<f64, Error> {
+        let quiet: &dyn Progress = if self.options.search.is_some() {
+            &Silent
+        } else {
+            self.progress
+        };
+        remembered(&self.losses, formats, || {
+            self.quantizer.judged(formats, quiet)
+        })
+    }
+
+    /// The plan of the integer program.
+    ///
+    /// # Errors
+    /// No plan keeps the limits.
+    pub(crate) fn mixed(&self, limits: &Limits) -> Result<Decision, Error> {
+        let program = self.program(limits)?;
+        let mut mixed = program.plan();
+        let eight = |l: &&mut PlannedLayer| l.weight == EIGHT;
+        for l in mixed.layers.iter_mut().filter(eight) {
+            let pinned = program.pins.iter().any(|p| p.layer == l.name);
+            if let Some(why) = self.slower(&l.name, limits).filter(|_| !pinned) {
+                l.why = why;
+            }
+        }
+        Ok(Decision {
+            plan: mixed,
+            measured: Some((program.table, program.found.choice)),
+            tried: Vec::new(),
+        })
     }
 
     fn allocated(
@@ -175,28 +280,23 @@ impl Ask<'_> {
         limits: &Limits,
         defaults: &[Pin],
     ) -> Result<Decision, Error> {
-        let table = self.table_within(limits, defaults)?;
+        let mixed = self.mixed(limits)?;
+        let (table, _) = mixed.measured.clone().expect("the program has a table");
         let own = &self.options.pins;
-        let (found, pins) = best(&table, limits, own, defaults)?;
-        let mut mixed = reasoned(&table, &found, &pins, defaults);
-        let eight = |l: &&mut PlannedLayer| l.weight == EIGHT;
-        for l in mixed.layers.iter_mut().filter(eight) {
-            let pinned = pins.iter().any(|p| p.layer == l.name);
-            if let Some(why) = self.slower(&l.name, limits).filter(|_| !pinned) {
-                l.why = why;
-            }
-        }
-        let mixed = Decision {
-            plan: mixed,
-            measured: Some((table.clone(), found.choice)),
-            tried: Vec::new(),
-        };
         let pinned = own.iter().chain(defaults).cloned().collect();
         let rivals = [pinned, own.clone()];
-        let rivals = rivals
+        let uniform = rivals
             .iter()
             .filter_map(|pins| widest(&table, layers, limits, pins));
-        self.better(mixed, rivals.collect(), &table)
+        let (_, choice) = mixed.measured.as_ref().expect("the program has a table");
+        let mut rivals: Vec<Rival> = uniform.filter(|r| &r.found.choice != choice).collect();
+        if let Some(plans) = self.options.search {
+            rivals.push(Rival {
+                found: self.searched(limits, plans)?,
+                name: SEARCH.into(),
+            });
+        }
+        self.better(mixed, rivals, &table)
     }
 
     /// The table with inputs of the width that was asked for, and without formats that nothing speaks for.
@@ -217,64 +317,86 @@ impl Ask<'_> {
         Ok(table)
     }
 
-    /// The mixed plan, or a plan of one width that loses less on samples that neither was made on.
+    /// The mixed plan, or a rival that loses less on samples that neither was made on.
     fn better(
         &self,
         mixed: Decision,
-        rivals: Vec<(Allocation, String)>,
+        rivals: Vec<Rival>,
         table: &Sensitivity,
     ) -> Result<Decision, Error> {
-        let Some((_, own)) = &mixed.measured else {
-            return Ok(mixed);
-        };
-        let rivals: Vec<_> = rivals
-            .into_iter()
-            .filter(|(a, _)| &a.choice != own)
-            .collect();
         if rivals.is_empty() {
             return Ok(mixed);
         }
-        let loss = |plan: &Plan| self.quantizer.judged(&formats(plan), self.progress);
-        let least = loss(&mixed.plan)?;
+        let least = self.loss(&formats(&mixed.plan))?;
         let tried = |plan: &str, loss: f64| Tried {
             plan: plan.into(),
             loss,
-            returned: false,
+            ..Tried::default()
         };
-        let mut all = vec![tried("mixed", least)];
+        let mut all = vec![tried(MIXED, least)];
+        let program = mixed.plan.clone();
         let mut best = (least, mixed, 0_usize);
-        for (found, width) in rivals {
-            let mut uniform = plan(table, &found, &[], &|_| None);
-            let loss = loss(&uniform)?;
-            self.progress.note(&format!(
-                "on held-out samples the mixed plan loses {}, {width} everywhere {}",
-                short(least),
-                short(loss)
-            ));
-            all.push(tried(&width, loss));
+        for Rival { found, name } in rivals {
+            let mut rival = plan(table, &found, &[], &|_| None);
+            let loss = self.loss(&formats(&rival))?;
+            all.push(tried(&name, loss));
+            if name == SEARCH {
+                polish::explain(&mut rival, &program, [loss, least]);
+            } else {
+                self.one_width(&mut rival, &name, [loss, least]);
+            }
             if loss < best.0 {
-                for l in &mut uniform.layers {
-                    l.why = format!(
-                        "one width for all: on held-out samples it loses {}, the mixed plan {}",
-                        short(loss),
-                        short(least)
-                    );
-                }
-                let measured = Some((table.clone(), found.choice));
-                best = (
-                    loss,
-                    Decision {
-                        plan: uniform,
-                        measured,
-                        tried: Vec::new(),
-                    },
-                    all.len() - 1,
-                );
+                let found = Decision {
+                    plan: rival,
+                    measured: Some((table.clone(), found.choice)),
+                    tried: Vec::new(),
+                };
+                best = (loss, found, all.len() - 1);
             }
         }
         all[best.2].returned = true;
         best.1.tried = all;
         Ok(best.1)
+    }
+
+    /// Tells what one width for all layers loses, and gives the layers their reason.
+    fn one_width(&self, uniform: &mut Plan, width: &str, [loss, least]: [f64; 2]) {
+        self.progress.note(&format!(
+            "on held-out samples the mixed plan loses {}, {width} everywhere {}",
+            short(least),
+            short(loss)
+        ));
+        for l in &mut uniform.layers {
+            l.why = format!(
+                "one width for all: on held-out samples it loses {}, the mixed plan {}",
+                short(loss),
+                short(least)
+            );
+        }
+    }
+
+    /// The plan that a search around a decision finds, where it is measured to lose less.
+    ///
+    /// # Errors
+    /// As [`Ask::decide`].
+    pub(crate) fn polished(
+        &self,
+        mixed: &Decision,
+        limits: &Limits,
+        plans: usize,
+    ) -> Result<Option<Decision>, Error> {
+        let (table, _) = mixed.measured.as_ref().expect("the program has a table");
+        let rival = Rival {
+            found: self.searched(limits, plans)?,
+            name: SEARCH.into(),
+        };
+        let start = Decision {
+            plan: mixed.plan.clone(),
+            measured: mixed.measured.clone(),
+            tried: Vec::new(),
+        };
+        let found = self.better(start, vec![rival], table)?;
+        Ok((found.plan != mixed.plan).then_some(found))
     }
 }
 
@@ -351,12 +473,7 @@ pub(crate) fn reasoned(
 }
 
 /// The plan with the widest single width that keeps the limits, pins aside, and the name of the width.
-fn widest(
-    table: &Sensitivity,
-    layers: &[Layer],
-    limits: &Limits,
-    pins: &[Pin],
-) -> Option<(Allocation, String)> {
+fn widest(table: &Sensitivity, layers: &[Layer], limits: &Limits, pins: &[Pin]) -> Option<Rival> {
     let widths = [8, 6, 5, 4, 3, 2].map(|b| format!("int{b}"));
     widths.into_iter().find_map(|width| {
         let rest = layers
@@ -368,7 +485,10 @@ fn widest(
             activation: None,
         });
         let pins: Vec<Pin> = pins.iter().cloned().chain(rest).collect();
-        Some((allocate(table, limits, &pins).ok()?, width))
+        Some(Rival {
+            found: allocate(table, limits, &pins).ok()?,
+            name: width,
+        })
     })
 }
 
@@ -478,6 +598,12 @@ impl Decision {
     pub(crate) fn totals(&self) -> BTreeMap<&'static str, f64> {
         let measured = self.measured.as_ref();
         measured.map_or_else(BTreeMap::new, |(table, choice)| totals(table, choice))
+    }
+
+    /// Average bits of a weight.
+    pub(crate) fn bits(&self) -> f64 {
+        let total = self.totals().get(Bound::Bits.total()).copied();
+        total.unwrap_or(8.0)
     }
 
     /// Writes reasons, predictions, choices and the frontier into a report.

@@ -19,6 +19,7 @@ use lowbit_passes::quantize::{
 use lowbit_report::Reproduce;
 use rayon::prelude::*;
 
+use crate::drop::Held;
 use crate::model::Model;
 use crate::object::encode_sample;
 use crate::plan::short;
@@ -164,11 +165,13 @@ fn conv_results(graph: &Graph) -> HashSet<ValueId> {
 
 /// A model with what was seen of it on calibration samples: quantises it to any formats.
 pub(crate) struct Quantizer<'a> {
-    model: &'a Model,
-    data: &'a Dataset,
+    pub(crate) model: &'a Model,
+    pub(crate) data: &'a Dataset,
     tuning: Tuning,
     /// Calibration samples.
-    indices: Vec<usize>,
+    pub(crate) indices: Vec<usize>,
+    /// Samples that accuracy is measured on, once it is.
+    pub(crate) held: OnceLock<Held>,
     own: Network,
     /// The same function with equalised channels, where there are any to equalise; made when it is asked for.
     equalized: OnceLock<Option<Network>>,
@@ -213,6 +216,7 @@ impl<'a> Quantizer<'a> {
             data,
             tuning,
             indices,
+            held: OnceLock::new(),
             own,
             equalized: OnceLock::new(),
         })
@@ -267,21 +271,29 @@ impl<'a> Quantizer<'a> {
         } else {
             Vec::new()
         };
-        let mut run = Run::new(self, &self.own, formats, effort, judges, progress)?;
-        let (mut best, judge) = run.choose()?;
-        if let Some((other, better)) = run.equalized(&best, &judge)? {
-            (run, best) = (other, better);
-        }
-        if steps > 0
-            && let Some(trained) = run.finetune(&best, &judge, steps)?
-        {
-            return Ok(trained);
-        }
-        if run.judges.is_empty() {
+        let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
+        let (run, best, is_trained) = run.best(steps)?;
+        if is_trained || run.judges.is_empty() {
             return Ok(best.quantized);
         }
         // what was chosen is fitted again, with the judges among the samples
         Run::new(self, run.network, formats, effort, Vec::new(), progress)?.fit(best.ranges)
+    }
+
+    /// Quantises the model to formats with samples left out, which only choose; with what it loses on them.
+    ///
+    /// # Errors
+    /// As [`Quantizer::quantize`].
+    pub(crate) fn apart(
+        &self,
+        formats: &Formats,
+        judges: Vec<usize>,
+        progress: &dyn Progress,
+    ) -> Result<(Quantized, f64), Error> {
+        let effort = self.effort(formats);
+        let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
+        let (_, best, _) = run.best(self.steps(effort))?;
+        Ok((best.quantized, best.loss))
     }
 
     /// Quantises to formats without fitting anything: shapes, formats and kernels are those of [`Quantizer::quantize`].
@@ -392,7 +404,7 @@ impl<'a> Quantizer<'a> {
     }
 
     /// Samples to judge on, spread over the calibration split.
-    fn judges(&self) -> Vec<usize> {
+    pub(crate) fn judges(&self) -> Vec<usize> {
         let tune = self.data.split().tune.clone();
         if let Some(range) = tune.filter(|r| !r.is_empty()) {
             return range.take(JUDGES[1]).collect();
@@ -512,6 +524,21 @@ impl<'a> Run<'a> {
         Ok((best.expect("there is a method"), judge))
     }
 
+    /// Fits, equalises and trains what loses least on the judges; tells whether it is trained.
+    fn best(self, steps: usize) -> Result<(Self, Candidate, bool), Error> {
+        let (mut best, judge) = self.choose()?;
+        let mut run = self;
+        if let Some((other, better)) = run.equalized(&best, &judge)? {
+            (run, best) = (other, better);
+        }
+        if steps > 0
+            && let Some(trained) = run.finetune(&best, &judge, steps)?
+        {
+            return Ok((run, trained, true));
+        }
+        Ok((run, best, false))
+    }
+
     fn fit(&self, ranges: Method) -> Result<Quantized, Error> {
         let Network { graph, stats } = self.network;
         let mut found = self.fit_to(graph, &|v| self.mean(v), &stats.ranges(ranges))?;
@@ -618,7 +645,7 @@ impl<'a> Run<'a> {
         start: &Candidate,
         judge: &Judge,
         steps: usize,
-    ) -> Result<Option<Quantized>, Error> {
+    ) -> Result<Option<Candidate>, Error> {
         let q = self.quantizer;
         let low = |l: &Layer| l.weights.bits() < 8 || l.activation_bits < 8;
         if !start.quantized.layers.iter().any(low) {
@@ -658,7 +685,11 @@ impl<'a> Run<'a> {
                 layer.rounding = Rounding::Trained { gain_db };
             }
         }
-        Ok(Some(quantized))
+        Ok(Some(Candidate {
+            quantized,
+            loss,
+            ranges: start.ranges,
+        }))
     }
 
     /// Quantises a trained network: its weights lie on their grids already.

@@ -96,6 +96,7 @@ impl Search<'_> {
                         limits.ram = Some(ram);
                         continue;
                     }
+                    None if found.least.is_empty() => return Err(Error::Infeasible(found)),
                     None => return Err(self.infeasible(found.least, &limits)?),
                 },
                 decided => decided?,

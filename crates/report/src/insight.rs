@@ -126,6 +126,11 @@ impl Report {
         self.layers.iter().map(|l| l.predicted_loss).sum()
     }
 
+    /// Samples that drops of accuracy were measured on, where one was bounded.
+    pub fn tried_on(&self) -> Option<usize> {
+        self.tried.iter().find_map(|t| t.samples)
+    }
+
     /// The point of the frontier that was compiled.
     pub fn chosen(&self) -> Option<usize> {
         let same = |formats: &[String]| {

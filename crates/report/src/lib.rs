@@ -54,13 +54,23 @@ pub struct Report {
 /// A plan that was measured beside others.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tried {
-    /// `mixed`, or the width that all layers had.
+    /// `mixed`: the integer program's; `search`: the best that a search around it found; or the width that all layers had.
     pub plan: String,
     /// What the network quantised so loses on calibration samples that it was not fitted on: divergence from the float
     /// network in nats, or noise to signal of the output where that is no choice of a class.
     pub loss: f64,
     /// Whether it is the one that was compiled.
     pub returned: bool,
+    /// Average bits of a weight, where a drop was bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits: Option<f64>,
+    /// Percentage points of top-1 that it lies below the float model, where a drop was bounded; without labels, of samples
+    /// whose class is not the float model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drop: Option<f64>,
+    /// Samples that the drop was measured on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<usize>,
 }
 
 /// The model that was compiled.
@@ -125,6 +135,9 @@ pub struct Budget {
     /// Milliseconds of one inference.
     #[serde(default)]
     pub latency: Option<f64>,
+    /// Percentage points of top-1 below the float model, the smallest plan within which was asked for.
+    #[serde(default)]
+    pub max_drop: Option<f64>,
 }
 
 /// A layer with weights.
@@ -359,6 +372,9 @@ pub struct Reproduce {
     /// Formats that layers had to have, as the command line takes them.
     #[serde(default)]
     pub pins: Vec<String>,
+    /// Plans that were measured around the integer program's, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<usize>,
     /// SHA-256 of the object.
     pub object_sha256: String,
 }

@@ -21,6 +21,9 @@ pub fn command(r: &Report, budget: bool) -> String {
     if let Some(bits) = r.reproduce.act_bits.filter(|_| budget) {
         flag("--act-bits", bits.to_string());
     }
+    if let Some(plans) = r.reproduce.search.filter(|_| budget) {
+        flag("--search", plans.to_string());
+    }
     flag("--target", r.target.triple.clone());
     flag("--cpu", r.target.level.clone());
     for (name, dims) in &r.reproduce.shapes {
@@ -64,6 +67,7 @@ fn budgets(b: &Budget, flag: &mut impl FnMut(&str, String)) {
         ("--latency", b.latency),
         ("--ram", b.ram.map(|x| x as f64)),
         ("--object-size", b.object_size.map(|x| x as f64)),
+        ("--max-drop", b.max_drop),
     ];
     for (name, value) in given {
         if let Some(value) = value {
@@ -108,13 +112,15 @@ mod tests {
         r.budget.latency = Some(0.25);
         r.budget.ram = Some(20000);
         r.budget.object_size = Some(64000);
+        r.budget.max_drop = Some(0.5);
         r.reproduce.latency_table = Some("out/latency.json".into());
         r.reproduce.pins = vec!["a b=int8".into()];
-        let first = "lowbit compile 'my net.onnx' --bits 4.5 --latency 0.25 --ram 20000 --object-size 64000";
+        r.reproduce.search = Some(40);
+        let first = "lowbit compile 'my net.onnx' --bits 4.5 --latency 0.25 --ram 20000 --object-size 64000 --max-drop 0.5";
         assert_eq!(
             command(&r, true),
             format!(
-                "{first} --latency-table out/latency.json --pin 'a b=int8' --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2 --rounding adaround"
+                "{first} --latency-table out/latency.json --pin 'a b=int8' --search 40 --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2 --rounding adaround"
             )
         );
         r.budget = Budget {
@@ -122,6 +128,7 @@ mod tests {
             ..Budget::default()
         };
         r.reproduce.pins.clear();
+        r.reproduce.search = None;
         r.reproduce.latency_table = None;
         assert_eq!(
             command(&r, true),

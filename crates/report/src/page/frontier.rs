@@ -54,20 +54,38 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
 fn compared(r: &Report) -> Markup {
     let named = |t: &Tried| match t.plan.as_str() {
         "mixed" => "The mixed plan".to_owned(),
+        "search" => match r.reproduce.search {
+            Some(plans) => format!("The best of {plans} plans around it"),
+            None => "The best plan around it".to_owned(),
+        },
         width => match format_bits(width) {
             Some(bits) => format!("{} bits everywhere", bits_text(bits)),
             None => width.to_owned(),
         },
     };
+    let bounded = r.tried.iter().any(|t| t.drop.is_some());
+    let number = |x: Option<f64>| x.map_or_else(|| "–".into(), significant);
     html! {
         @if !r.tried.is_empty() {
             table #compared {
-                caption { "Plans that were quantised and measured on calibration samples kept apart; the least loss is compiled" }
-                thead { tr { th scope="col" { "Plan" } th scope="col" { "Loss measured" } th scope="col" { "" } } }
+                caption { (compared_by(r)) }
+                thead { tr {
+                    th scope="col" { "Plan" }
+                    @if bounded {
+                        th scope="col" { "Bits a weight" }
+                        th scope="col" { "Points below float" }
+                    }
+                    th scope="col" { "Loss measured" }
+                    th scope="col" { "" }
+                } }
                 tbody {
                     @for t in &r.tried {
                         tr {
                             th scope="row" { (named(t)) }
+                            @if bounded {
+                                td { (number(t.bits)) }
+                                td { (number(t.drop)) }
+                            }
                             td { (significant(t.loss)) }
                             td { @if t.returned { "compiled" } }
                         }
@@ -75,6 +93,17 @@ fn compared(r: &Report) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// What plans were measured on, and which is taken.
+fn compared_by(r: &Report) -> String {
+    match r.budget.max_drop.zip(r.tried_on()) {
+        Some((points, samples)) => format!(
+            "Plans that were quantised and measured on {samples} samples kept apart; the smallest of those at most {} points below the float model is compiled",
+            significant(points)
+        ),
+        None => "Plans that were quantised and measured on calibration samples kept apart; the least loss is compiled".into(),
     }
 }
 

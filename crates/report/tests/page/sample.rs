@@ -118,11 +118,13 @@ pub(crate) fn report() -> Report {
                 plan: "mixed".into(),
                 loss: 0.0123,
                 returned: true,
+                ..Tried::default()
             },
             Tried {
                 plan: "int4".into(),
                 loss: 0.0345,
                 returned: false,
+                ..Tried::default()
             },
         ],
         memory: memory(),
