@@ -209,6 +209,11 @@ impl Ask<'_> {
         };
         let largest = self.mixed(limits)?;
         let reached = measure(&largest, MIXED)?;
+        self.progress.note(&format!(
+            "one of {} samples is {} points: on other samples the accuracy may differ by some of them",
+            reached.samples,
+            short(100.0 / reached.samples as f64)
+        ));
         if reached.drop > points + ROUNDING {
             return Err(Error::Infeasible(
                 format!(
