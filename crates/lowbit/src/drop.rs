@@ -272,8 +272,8 @@ mod tests {
         let largest = *sizes.last().unwrap();
         let found = bisect((largest, largest), |budget| {
             probes += 1;
-            let within = sizes.iter().copied().filter(|s| *s <= budget);
-            let found = within.last().filter(|s| *s >= enough);
+            let mut within = sizes.iter().copied().filter(|s| *s <= budget);
+            let found = within.next_back().filter(|s| *s >= enough);
             Ok::<_, ()>(found.map(|s| (s, s)))
         });
         (found.unwrap(), probes)
