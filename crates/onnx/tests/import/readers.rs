@@ -21,7 +21,7 @@ fn strip(model: &mut ModelProto) {
     model.functions.clear();
     let graph = model.graph.as_mut().unwrap();
     graph.doc_string.clear();
-    graph.value_info.clear();
+    graph.value_info.iter_mut().for_each(strip_value);
     graph.quantization_annotation.clear();
     graph.metadata_props.clear();
     for node in &mut graph.node {
