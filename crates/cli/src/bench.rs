@@ -79,10 +79,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
 /// Writes a table of latencies, whole or not at all.
 fn write(path: &Path, table: &lowbit::LatencyTable) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(table).expect("tables are plain");
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, text + "\n")
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|e| Error::Other(format!("cannot write {}: {e}", path.display())))?;
+    lowbit::write_file(path, (text + "\n").as_bytes())?;
     line(&format!(
         "{} layers of {} measured in each format: {}",
         table.layers.len(),

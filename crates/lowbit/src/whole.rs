@@ -35,11 +35,21 @@ pub fn check_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// Writes a file, and its folder where there is none: a failure leaves what was there before.
+/// Writes a file, and its folder where there is none: a failure leaves what was there before. A link is followed; what
+/// is no plain file (a pipe, a terminal, `/dev/null`) is written to and never replaced.
 ///
 /// # Errors
 /// The folder cannot be made or written.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let wrong = |e| Error::file("write", path, e);
+    match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() => std::fs::write(path, bytes).map_err(wrong),
+        Ok(_) => replace(&path.canonicalize().map_err(wrong)?, bytes),
+        Err(_) => replace(path, bytes),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -139,6 +149,28 @@ mod tests {
         assert!(fill_folder(&folder, fails).is_err());
         assert_eq!(std::fs::read(folder.join("x")).unwrap(), b"whole");
         assert_eq!(entries(&folder), 1);
+    }
+
+    #[test]
+    fn links_are_followed_and_devices_stay() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let root = tempfile::tempdir().unwrap();
+        let (file, link, null) = (
+            root.path().join("file"),
+            root.path().join("link"),
+            root.path().join("null"),
+        );
+        std::fs::write(&file, "old").unwrap();
+        symlink(&file, &link).unwrap();
+        symlink("/dev/null", &null).unwrap();
+        write_file(&link, b"new").unwrap();
+        write_file(&null, b"new").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        let device = std::fs::metadata(&null).unwrap().file_type();
+        assert!(device.is_char_device());
+        assert!(write_file(root.path(), b"new").is_err());
+        assert_eq!(entries(root.path()), 3);
     }
 
     #[test]
