@@ -52,16 +52,13 @@ impl Conv {
             out: [shape[1], shape[2]],
         };
         let mut y = vec![S::ZERO; shape.iter().product()];
-        let image = (height * width * c).max(1);
-        for (x, y) in x
-            .chunks_exact(image)
-            .zip(y.chunks_exact_mut((shape[1] * shape[2] * o).max(1)))
-        {
-            if cg == 1 && o == c {
-                geometry.depthwise(x, w, y);
-            } else {
-                geometry.grouped(x, w, y, [o, cg]);
-            }
+        if cg == 1 && o == c {
+            let image = (height * width * c).max(1);
+            let result = (shape[1] * shape[2] * o).max(1);
+            let images = x.chunks_exact(image).zip(y.chunks_exact_mut(result));
+            images.for_each(|(x, y)| geometry.depthwise(x, w, y));
+        } else {
+            geometry.grouped(x, w, &mut y, [o, cg]);
         }
         if let Some(bias) = inputs.get(2).filter(|b| !b.is_empty()) {
             BinaryFn::Add.update(&mut y, bias.as_slice::<S>(), false);
@@ -108,10 +105,11 @@ impl Geometry<'_> {
         });
     }
 
+    /// Bands of patches, from all images, times the weights.
     fn grouped<S: Scalar>(&self, x: &[S], w: &[S], y: &mut [S], [o, cg]: [usize; 2]) {
         let (groups, k) = (self.op.groups, self.kernel[0] * self.kernel[1] * cg);
         let per_group = o / groups;
-        let pixels = self.out[0] * self.out[1];
+        let pixels = y.len() / o.max(1);
         let pointwise =
             self.kernel == [1, 1] && self.op.stride == [1, 1] && self.op.pad == [[0, 0]; 2];
         if groups == 1 && pointwise {
@@ -144,7 +142,10 @@ impl Geometry<'_> {
         }
     }
 
+    /// What the `pixel`-th output, counted over all images, reads.
     fn patch<S: Scalar>(&self, x: &[S], pixel: usize, channel: usize, cg: usize, patch: &mut [S]) {
+        let (own, image) = (self.out[0] * self.out[1], self.size.iter().product::<usize>());
+        let (x, pixel) = (&x[pixel / own * image..][..image], pixel % own);
         let at = [pixel / self.out[1], pixel % self.out[1]];
         if self.op.groups == 1 && self.op.dilation[1] == 1 {
             return self.patch_rows(x, at, patch);
@@ -304,8 +305,8 @@ impl Differentiable for Conv {
 }
 
 impl Conv {
-    /// The transposed convolution: g `[N, H', W', O]` to the shape `image` of x, a convolution of g, its pixels
-    /// `stride` apart, with the mirrored weights.
+    /// The transposed convolution: g `[N, H', W', O]` to the shape `image` of x. It is the full convolution of g, its
+    /// pixels `stride` apart, with the weights, their taps `dilation` apart: the smaller of the two is the kernel.
     pub(crate) fn adjoint(
         &self,
         e: &mut Emit<'_>,
@@ -314,9 +315,32 @@ impl Conv {
         g: ValueId,
     ) -> Result<ValueId, OpError> {
         let (kernel, out) = (e.shape(w), e.shape(g));
+        if kernel[1] * kernel[2] <= out[1] * out[2] {
+            let w = self.mirrored(e, w, &kernel)?;
+            return self.full(e, image, (g, self.stride), (w, self.dilation));
+        }
+        let (n, cg) = (image[0], kernel[3]);
+        let taps = e.transpose(w, &[3, 1, 2, 0])?;
+        let mirrored = self.mirrored_seed(e, g, &out)?;
+        let product = self.full(e, image, (taps, self.dilation), (mirrored, self.stride))?;
+        let apart = e.reshape(product, &[cg, image[1], image[2], self.groups, n])?;
+        let turned = e.transpose(apart, &[4, 1, 2, 3, 0])?;
+        e.reshape(turned, image)
+    }
+
+    /// The full convolution of x with a mirrored kernel, cut to the height and width of `image`; each comes with the
+    /// distance of its elements.
+    fn full(
+        &self,
+        e: &mut Emit<'_>,
+        image: &[usize],
+        (x, apart): (ValueId, [usize; 2]),
+        (w, dilation): (ValueId, [usize; 2]),
+    ) -> Result<ValueId, OpError> {
+        let (size, kernel) = (e.shape(x), e.shape(w));
         let margin = |i: usize| {
-            let reach = (self.dilation[i] * (kernel[1 + i] - 1)) as isize;
-            let extent = ((out[1 + i] - 1) * self.stride[i] + 1) as isize;
+            let reach = (dilation[i] * (kernel[1 + i] - 1)) as isize;
+            let extent = ((size[1 + i] - 1) * apart[i] + 1) as isize;
             let low = reach - self.pad[i][0] as isize;
             [low, image[1 + i] as isize + reach - extent - low]
         };
@@ -325,18 +349,17 @@ impl Conv {
         let spread = Pad {
             low: crop(0),
             high: crop(1),
-            interior: vec![0, self.stride[0] - 1, self.stride[1] - 1, 0],
+            interior: vec![0, apart[0] - 1, apart[1] - 1, 0],
             mode: PadMode::Constant,
         };
         let conv = Self {
             stride: [1, 1],
-            dilation: self.dilation,
+            dilation,
             pad: margins.map(|m| m.map(|p| p.max(0) as usize)),
             groups: self.groups,
         };
-        let spread = spread.emit(e, g)?;
-        let mirrored = self.mirrored(e, w, &kernel)?;
-        e.conv(conv, spread, mirrored)
+        let spread = spread.emit(e, x)?;
+        e.conv(conv, spread, w)
     }
 
     /// Weights `[O, KH, KW, C / groups]` as `[C, KH, KW, O / groups]`, taps in reverse order.
@@ -348,6 +371,22 @@ impl Conv {
         let apart = e.reshape(flipped, &[self.groups, o / self.groups, kh, kw, cg])?;
         let turned = e.transpose(apart, &[0, 4, 2, 3, 1])?;
         e.reshape(turned, &[self.groups * cg, kh, kw, o / self.groups])
+    }
+
+    /// A result `[N, H', W', O]` as a kernel `[groups · N, H', W', O / groups]`, pixels in reverse order.
+    fn mirrored_seed(
+        &self,
+        e: &mut Emit<'_>,
+        g: ValueId,
+        out: &[usize],
+    ) -> Result<ValueId, OpError> {
+        let &[n, h, w, o] = out else {
+            unreachable!("infer has checked the rank")
+        };
+        let flipped = e.flip(g, &[1, 2])?;
+        let apart = e.reshape(flipped, &[n, h, w, self.groups, o / self.groups])?;
+        let turned = e.transpose(apart, &[3, 0, 1, 2, 4])?;
+        e.reshape(turned, &[self.groups * n, h, w, o / self.groups])
     }
 
     /// The derivative by the weights: x convolved with g, channels in the place of samples and samples in that of
