@@ -144,7 +144,10 @@ impl Geometry<'_> {
 
     /// What the `pixel`-th output, counted over all images, reads.
     fn patch<S: Scalar>(&self, x: &[S], pixel: usize, channel: usize, cg: usize, patch: &mut [S]) {
-        let (own, image) = (self.out[0] * self.out[1], self.size.iter().product::<usize>());
+        let (own, image) = (
+            self.out[0] * self.out[1],
+            self.size.iter().product::<usize>(),
+        );
         let (x, pixel) = (&x[pixel / own * image..][..image], pixel % own);
         let at = [pixel / self.out[1], pixel % self.out[1]];
         if self.op.groups == 1 && self.op.dilation[1] == 1 {
@@ -413,5 +416,40 @@ impl Conv {
         let product = e.conv(conv, x, g)?;
         let taps = e.head(product, &[cg, kernel[1], kernel[2], kernel[0]])?;
         e.transpose(taps, &[3, 1, 2, 0])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bands_that_cross_images_give_what_each_image_gives() {
+        let op = Conv {
+            stride: [1, 2],
+            dilation: [1, 1],
+            pad: [[4, 4], [3, 4]],
+            groups: 1,
+        };
+        let noise = |shape: &[usize]| {
+            let n: usize = shape.iter().product();
+            Tensor::new(
+                shape,
+                (0..n).map(|i| (i * 7919 % 1013) as f64 - 506.0).collect(),
+            )
+        };
+        let (x, w) = (noise(&[3, 9, 9, 40]), noise(&[2, 9, 9, 40]));
+        let all = op.eval(&[&x, &w]).unwrap();
+        let pixels = all.len() / 6;
+        assert_ne!(
+            pixels % (BAND / (9 * 9 * 40)),
+            0,
+            "a band ends with an image"
+        );
+        let images = x.as_slice::<f64>().chunks_exact(9 * 9 * 40);
+        for (image, own) in images.zip(all.as_slice::<f64>().chunks_exact(2 * pixels)) {
+            let x = Tensor::new([1, 9, 9, 40], image.to_vec());
+            assert_eq!(op.eval(&[&x, &w]).unwrap().as_slice::<f64>(), own);
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Whole networks, and the ways to ask.
 
-use lowbit_ir::derive::{Emit, Rules, gradient, gradient_with};
+use lowbit_ir::derive::{Emit, Rules, gradient, gradient_with, hessian_vector};
 use lowbit_ir::eval::run;
 use lowbit_ir::ops::{Cast, Conv, Pool, PoolKind, Softmax, Unary, UnaryFn};
-use lowbit_ir::{DType, Graph, Stage, Tensor, Type, ValueId};
+use lowbit_ir::{DType, Graph, Op, Stage, Tensor, Type, ValueId};
 
 use crate::check::{Function, close, input, noise};
 
@@ -55,6 +55,49 @@ fn network() -> Function {
 #[test]
 fn a_network_equals_differences() {
     network().check("network");
+}
+
+/// Multiply-accumulates of all convolutions.
+fn work(graph: &Graph) -> usize {
+    let nodes = graph.without_dead();
+    let own = nodes.nodes().filter(|(_, n)| matches!(n.op, Op::Conv(_)));
+    own.map(|(_, n)| {
+        nodes.ty(n.output).elements() * nodes.shape(n.inputs[1])[1..].iter().product::<usize>()
+    })
+    .sum()
+}
+
+#[test]
+fn second_derivatives_of_convolutions_cost_a_few_times_the_network() {
+    for groups in [1, 8] {
+        let mut graph = Graph::new("g");
+        let mut v = input(&mut graph, &[1, 24, 24, 8]);
+        let mut by = Vec::new();
+        for _ in 0..3 {
+            by.push(input(&mut graph, &[8, 3, 3, 8 / groups]));
+            let op = Conv {
+                stride: [1, 1],
+                dilation: [1, 1],
+                pad: [[1, 1], [1, 1]],
+                groups,
+            };
+            let y = graph.push("conv", op, &[v, *by.last().unwrap()]).unwrap();
+            v = graph.push("tanh", Unary(UnaryFn::Tanh), &[y]).unwrap();
+        }
+        let forward = 3 * 24 * 24 * 8 * 9 * 8 / groups;
+        let directions: Vec<ValueId> = by
+            .iter()
+            .map(|_| input(&mut graph, &[8, 3, 3, 8 / groups]))
+            .collect();
+        let products = hessian_vector(&mut graph, v, &by, &directions).unwrap();
+        products.iter().for_each(|&p| graph.output("hv", p));
+        // a gradient costs three times the network; its product with a vector costs that, and its derivative twice that
+        assert!(
+            work(&graph) <= 9 * forward,
+            "{groups}: {} of {forward}",
+            work(&graph)
+        );
+    }
 }
 
 #[test]
