@@ -66,9 +66,24 @@ impl Objective {
             .sum()
     }
 
+    /// The trace of the loss's second derivative by the outputs at the float network.
+    pub fn curvature(&self, float: &[Tensor]) -> f64 {
+        let pairs = float.iter().zip(&self.outputs);
+        pairs
+            .map(|(p, (_, kind))| {
+                let x = p.to_f64();
+                match *kind {
+                    Kind::Scores { classes, inner } => impurity(&x, classes, inner),
+                    Kind::Values => 2.0 * x.len() as f64 / signal(&x),
+                }
+            })
+            .sum()
+    }
+
     /// A direction in the outputs whose outer product is, in expectation, the second derivative of the loss at the float
-    /// network: where classes are compared, the distribution less a class drawn from it. `uniform` gives numbers in 0…1,
-    /// the next at each call; a `label` stands in for the draw.
+    /// network. Where classes are compared it is the distribution less the class that `label` names; without a label, all
+    /// classes at once with random signs, which have the covariance of a class drawn from the distribution without its
+    /// rare large outcomes. `uniform` gives numbers in 0…1, the next at each call.
     pub fn direction(
         &self,
         float: &[Tensor],
@@ -213,6 +228,19 @@ fn magnitudes(x: &[f64]) -> Vec<f64> {
     x.iter().map(|x| x.abs() / sum).collect()
 }
 
+/// `Σ p (1 − p)` over all distributions.
+fn impurity(x: &[f64], classes: usize, inner: usize) -> f64 {
+    let of = |p: f64| p * (1.0 - p);
+    distributions(x.len(), classes, inner)
+        .map(|at| {
+            log_softmax(x, at)
+                .into_iter()
+                .map(|l| of(libm::exp(l)))
+                .sum::<f64>()
+        })
+        .sum()
+}
+
 fn drawn(
     x: &[f64],
     classes: usize,
@@ -226,24 +254,25 @@ fn drawn(
             .into_iter()
             .map(libm::exp)
             .collect();
-        let class = label
-            .filter(|&l| l < classes)
-            .unwrap_or_else(|| pick(&p, uniform()));
-        for (c, i) in at.enumerate() {
-            d[i] = p[c] - f64::from(u8::from(c == class));
-        }
+        let direction = match label.filter(|&l| l < classes) {
+            Some(l) => (0..classes)
+                .map(|c| p[c] - f64::from(u8::from(c == l)))
+                .collect(),
+            None => signed(&p, uniform),
+        };
+        at.zip(direction).for_each(|(i, u)| d[i] = u);
     }
     d
 }
 
-/// The index at which the running sum passes `u`.
-fn pick(p: &[f64], u: f64) -> usize {
-    let mut sum = 0.0;
-    let passed = p.iter().position(|p| {
-        sum += p;
-        sum > u
-    });
-    passed.unwrap_or(p.len() - 1)
+/// `√p ⊙ z − p ⟨√p, z⟩` with random signs z; its covariance is `diag(p) − p pᵀ`.
+fn signed(p: &[f64], uniform: &mut dyn FnMut() -> f64) -> Vec<f64> {
+    let rooted: Vec<f64> = p
+        .iter()
+        .map(|&p| libm::sqrt(p).copysign(uniform() - 0.5))
+        .collect();
+    let shift: f64 = rooted.iter().sum();
+    p.iter().zip(&rooted).map(|(p, r)| r - p * shift).collect()
 }
 
 /// Signs, so large that the outer product is the second derivative of the noise-to-signal ratio.
@@ -349,20 +378,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn directions_have_the_second_derivative_as_their_outer_product() {
-        let (n, classes) = (40_000, 3);
+    /// The sum over classes of the outer products of directions, over their number, and the largest square of one.
+    fn moments(x: &Tensor, label: impl Fn(usize) -> Option<usize>, n: usize) -> [f64; 9] {
+        let classes = 3;
+        let kind = Kind::Scores { classes, inner: 1 };
         let objective = Objective {
-            outputs: vec![(
-                network(false).inputs()[0],
-                Kind::Scores { classes, inner: 1 },
-            )],
+            outputs: vec![(network(false).inputs()[0], kind)],
         };
-        let x = Tensor::new([3], vec![0.3, 1.0, -0.4]);
-        let p: Vec<f64> = log_softmax(&x.to_f64(), 0..3)
-            .into_iter()
-            .map(f64::exp)
-            .collect();
         let mut state = 1u64;
         let mut uniform = || {
             state = state
@@ -371,14 +393,34 @@ mod tests {
             (state >> 11) as f64 / (1u64 << 53) as f64
         };
         let mut sum = [0.0; 9];
-        for _ in 0..n {
-            let d = objective.direction(std::slice::from_ref(&x), None, &mut uniform)[0].to_f64();
-            (0..9).for_each(|i| sum[i] += d[i / 3] * d[i % 3]);
+        for k in 0..n {
+            let d = objective.direction(std::slice::from_ref(x), label(k), &mut uniform);
+            let d = d[0].to_f64();
+            (0..9).for_each(|i| sum[i] += d[i / 3] * d[i % 3] / n as f64);
         }
+        let trace = sum[0] + sum[4] + sum[8];
+        if label(0).is_none() {
+            let expected = objective.curvature(std::slice::from_ref(x));
+            assert!((trace - expected).abs() < 0.01, "{trace} {expected}");
+        }
+        sum
+    }
+
+    #[test]
+    fn directions_have_the_second_derivative_as_their_outer_product() {
+        let x = Tensor::new([3], vec![0.3, 1.0, -0.4]);
+        let p: Vec<f64> = log_softmax(&x.to_f64(), 0..3)
+            .into_iter()
+            .map(f64::exp)
+            .collect();
+        let found = moments(&x, |_| None, 40_000);
         for i in 0..9 {
             let diagonal = if i / 3 == i % 3 { p[i / 3] } else { 0.0 };
             let expected = diagonal - p[i / 3] * p[i % 3];
-            assert!((sum[i] / f64::from(n) - expected).abs() < 0.01, "{i}");
+            assert!((found[i] - expected).abs() < 0.01, "{i}");
         }
+        let named = moments(&x, |_| Some(1), 1);
+        let u = [p[0], p[1] - 1.0, p[2]];
+        (0..9).for_each(|i| assert!((named[i] - u[i / 3] * u[i % 3]).abs() < 1e-12, "{i}"));
     }
 }

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use lowbit::report::{Evidence, SensitiveLayer};
+use lowbit::report::{Evidence, HessianTraces, SensitiveLayer};
 use lowbit::{Cache, Error, Metric, SensitivityOptions};
 
 use crate::numbers;
@@ -30,6 +30,12 @@ pub(crate) struct Args {
     /// Judge all metrics on so many random plans of each kind, beside those that choose between them.
     #[arg(long, value_name = "PLANS", default_value_t = 0)]
     judge: usize,
+    /// Take gradients until the trace of the Hessian of every layer has at most this standard error, relative to the trace.
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.05, value_parser = fraction)]
+    trace_error: f64,
+    /// Most gradients for the traces, and for the check by Hutchinson's probes an eighth as many Hessian-vector products.
+    #[arg(long, value_name = "N", default_value_t = 2048, value_parser = clap::value_parser!(u64).range(2..))]
+    probes: u64,
     /// Seed of everything that is drawn.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -47,6 +53,15 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// A positive number.
+fn fraction(text: &str) -> Result<f64, String> {
+    let x: f64 = text.parse().map_err(|e| format!("{e}"))?;
+    match x > 0.0 && x.is_finite() {
+        true => Ok(x),
+        false => Err("expected a positive number, such as 0.05".into()),
+    }
+}
+
 fn names() -> impl Iterator<Item = &'static str> {
     Metric::ALL.iter().map(|m| m.name()).chain(["auto"])
 }
@@ -57,6 +72,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         metric: Metric::from_name(&args.metric),
         samples: args.samples,
         judge: args.judge,
+        trace_error: args.trace_error,
+        probes: args.probes as usize,
         seed: args.seed,
         cache: match args.no_cache {
             true => Cache::none(),
@@ -104,17 +121,42 @@ fn print(found: &Evidence) {
         line("\nrank correlation of predicted with measured loss over random mixed plans");
         table(&ranks);
     }
-    let traces = found.traces.iter().map(|t| {
-        let pair = |x: f64, e: f64| format!("{x:.3e} ± {e:.1e}");
+    found.traces.iter().for_each(print_traces);
+}
+
+fn print_traces(found: &HessianTraces) {
+    let pair = |x: f64, e: f64| format!("{x:.3e} ± {e:.1e}");
+    let head = ["layer", "gradients", "probes"].map(String::from).to_vec();
+    let rows = found.layers.iter().map(|t| {
         vec![
             t.name.clone(),
             pair(t.gradients, t.gradients_error),
             pair(t.probes, t.probes_error),
         ]
     });
-    let traces: Vec<Vec<String>> = traces.collect();
-    if !traces.is_empty() {
-        line("\ntrace of the Hessian by squared gradients, and by probes");
-        table(&traces);
+    line(
+        "\ntrace of the Hessian ± its standard error, by squared gradients (what the losses are made of) and by probes",
+    );
+    table(&[head].into_iter().chain(rows).collect::<Vec<_>>());
+    let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    line(&format!(
+        "at most {} by {} gradients, {} by {} probes",
+        percent(found.error),
+        found.gradients,
+        percent(found.probes_error),
+        found.probes
+    ));
+    if found.error > found.asked_error {
+        line(&format!(
+            "{} was asked for; --probes {} would come near",
+            percent(found.asked_error),
+            needed(found)
+        ));
     }
+}
+
+/// Gradients that would be exact enough: the error falls with their root.
+fn needed(found: &HessianTraces) -> usize {
+    let more = (found.error / found.asked_error).powi(2);
+    (found.gradients as f64 * more * 1.2).ceil() as usize
 }

@@ -8,11 +8,13 @@ use lowbit_ir::{Def, Tensor};
 use lowbit_num::Format;
 use lowbit_passes::calibrate::{Method, calibrate};
 use lowbit_passes::sensitivity::{
-    COLUMNS, Draws, Gradients, Layer, Measured, Metric, PlanKind, SensitivityError, Study, WEIGHTS,
-    bootstrap, hessian_losses, hutchinson, layers, lrp, measure, plan_loss, random_plan,
+    COLUMNS, Curvature, Draws, Effort, Layer, Measured, Metric, PlanKind, SensitivityError, Study,
+    Trace, WEIGHTS, bootstrap, fisher, gauss_newton, hessian_losses, hutchinson, layers, lrp,
+    measure, plan_loss, random_plan, worst_error,
 };
 use lowbit_report::{
-    Evidence, LayerTrace, RankCorrelation, SensitiveChoice, SensitiveLayer, Sensitivity,
+    Evidence, HessianTraces, LayerTrace, RankCorrelation, SensitiveChoice, SensitiveLayer,
+    Sensitivity,
 };
 
 use crate::model::{Model, Shapes};
@@ -28,6 +30,10 @@ pub struct SensitivityOptions {
     pub samples: Option<usize>,
     /// Random plans of each kind on which all metrics are judged, beside those that choose between them.
     pub judge: usize,
+    /// Standard error that every layer's trace of the Hessian may have, over the trace.
+    pub trace_error: f64,
+    /// Most gradients that the traces may take, and an eighth as many Hessian-vector products.
+    pub probes: usize,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// Where results are kept.
@@ -40,6 +46,8 @@ impl Default for SensitivityOptions {
             metric: None,
             samples: None,
             judge: 0,
+            trace_error: 0.05,
+            probes: 2048,
             seed: 1,
             cache: Cache::default(),
         }
@@ -93,8 +101,8 @@ pub fn sensitivity(
         table: session.table(metric)?,
         ranks,
         traces: match options.metric {
-            Some(Metric::Hessian) => session.traces()?,
-            _ => Vec::new(),
+            Some(Metric::Hessian) => Some(session.traces()?),
+            _ => None,
         },
     })
 }
@@ -151,12 +159,25 @@ fn samples(layers: &[Layer], metric: Option<Metric>) -> usize {
     (MOST_WORK / each.max(1)).clamp(LEAST_SAMPLES, MOST_SAMPLES)
 }
 
-/// What gradients say.
-struct ByGradients {
-    fisher: Losses,
-    hessian: Losses,
-    /// Mean and standard error of the trace, layer by layer.
-    traces: Vec<f64>,
+/// What gradients say of second derivatives.
+struct Curved {
+    losses: Losses,
+    /// By the weights of each layer.
+    traces: Vec<Trace>,
+    draws: usize,
+}
+
+/// Numbers of the cache for traces, and traces from them.
+fn flat(traces: &[Trace]) -> impl Iterator<Item = f64> + '_ {
+    traces.iter().flat_map(|t| [t.mean, t.standard_error])
+}
+
+fn paired(flat: &[f64]) -> Vec<Trace> {
+    let trace = |t: &[f64]| Trace {
+        mean: t[0],
+        standard_error: t[1],
+    };
+    flat.chunks_exact(2).map(trace).collect()
 }
 
 fn rows(flat: &[f64]) -> Losses {
@@ -263,8 +284,8 @@ impl<'a> Session<'a> {
         match metric {
             Metric::Kl => Ok(self.measured()?.loss),
             Metric::Sqnr => Ok(self.measured()?.noise),
-            Metric::Fisher => Ok(self.gradients()?.fisher),
-            Metric::Hessian => Ok(self.gradients()?.hessian),
+            Metric::Fisher => self.fisher(),
+            Metric::Hessian => Ok(self.curved()?.losses),
             Metric::Lrp => self.relevance(),
         }
     }
@@ -363,34 +384,83 @@ impl<'a> Session<'a> {
         Ok(rows(&flat))
     }
 
-    /// Both estimates of every layer's trace.
-    fn traces(&self) -> Result<Vec<LayerTrace>, Error> {
-        let count = self.layers.len();
-        let probes = self.kept(&self.key.clone().with("probes"), 2 * count, || {
-            let step = |done, total| self.progress.step("probes", done, total);
-            let budget = (1, 0.0, self.options.seed);
+    fn effort(&self, most: usize) -> Effort {
+        Effort {
+            error: self.options.trace_error,
+            most,
+            seed: self.options.seed,
+        }
+    }
+
+    fn curvature(&self) -> Result<Curvature, Error> {
+        let step = |done, total| self.progress.step("curvature", done, total);
+        let found = Curvature::new(self.study()?, self.indices.len(), |i| self.sample(i), step);
+        found.map_err(|e| self.named(e, 0))
+    }
+
+    /// The key of traces that were estimated with some draws.
+    fn traced(&self, what: &str, most: usize) -> Key {
+        let error = self.options.trace_error;
+        self.key.clone().with(what).with(format!("{error} {most}"))
+    }
+
+    /// Traces by squared gradients, and what they predict.
+    fn curved(&self) -> Result<Curved, Error> {
+        let (count, most) = (self.layers.len(), self.options.probes);
+        let size = count * COLUMNS;
+        let key = self.traced("gauss-newton", most);
+        let found = self.kept(&key, size + 2 * count + 1, || {
+            let (study, curvature) = (self.study()?, self.curvature()?);
+            let step = |done, total| self.progress.step("gradients", done, total);
             let sample = |i| self.sample(i);
-            let found = hutchinson(self.study()?, self.indices.len(), sample, budget, step);
-            let layers = found.map_err(|e| self.named(e, 0))?.layers;
-            Ok(layers
-                .iter()
-                .flat_map(|t| [t.mean, t.standard_error])
+            let found = gauss_newton(study, &curvature, self.effort(most), sample, step)
+                .map_err(|e| self.named(e, 0))?;
+            let inputs = found.inputs.iter().copied();
+            let inputs: Vec<_> = inputs.zip(curvature.input_errors).collect();
+            let losses = hessian_losses(study, &found.weights, &inputs).concat();
+            let traces = flat(&found.weights);
+            Ok(losses
+                .into_iter()
+                .chain(traces)
+                .chain([found.draws as f64])
                 .collect())
         })?;
-        let gradients = self.gradients()?.traces;
-        let pairs = gradients.chunks_exact(2).zip(probes.chunks_exact(2));
-        let traces = self
-            .layers
-            .iter()
-            .zip(pairs)
-            .map(|(layer, (g, p))| LayerTrace {
-                name: layer.name.clone(),
-                gradients: g[0],
-                gradients_error: g[1],
-                probes: p[0],
-                probes_error: p[1],
-            });
-        Ok(traces.collect())
+        Ok(Curved {
+            losses: rows(&found[..size]),
+            traces: paired(&found[size..size + 2 * count]),
+            draws: found[size + 2 * count] as usize,
+        })
+    }
+
+    /// Both estimates of every layer's trace.
+    fn traces(&self) -> Result<HessianTraces, Error> {
+        let (count, most) = (self.layers.len(), self.options.probes.div_ceil(8));
+        let gradients = self.curved()?;
+        let probes = self.kept(&self.traced("hutchinson", most), 2 * count + 1, || {
+            let (study, curvature) = (self.study()?, self.curvature()?);
+            let step = |done, total| self.progress.step("probes", done, total);
+            let known = (&curvature, &gradients.traces[..]);
+            let found = hutchinson(study, known, self.effort(most), |i| self.sample(i), step);
+            let found = found.map_err(|e| self.named(e, 0))?;
+            Ok(flat(&found.layers).chain([found.probes as f64]).collect())
+        })?;
+        let pairs = gradients.traces.iter().zip(paired(&probes[..2 * count]));
+        let layers = self.layers.iter().zip(pairs);
+        let layers = layers.map(|(layer, (g, p))| LayerTrace {
+            name: layer.name.clone(),
+            gradients: g.mean,
+            gradients_error: g.standard_error,
+            probes: p.mean,
+            probes_error: p.standard_error,
+        });
+        Ok(HessianTraces {
+            asked_error: self.options.trace_error,
+            error: worst_error(&gradients.traces),
+            gradients: gradients.draws,
+            probes: probes[2 * count] as usize,
+            probes_error: worst_error(&paired(&probes[..2 * count])),
+            layers: layers.collect(),
+        })
     }
 
     /// Layers measured alone, kept block by block.
@@ -416,39 +486,26 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn gradients(&self) -> Result<ByGradients, Error> {
-        let (count, size) = (self.layers.len(), self.layers.len() * COLUMNS);
-        let flat = self.kept(
-            &self.key.clone().with("gradients"),
-            2 * size + 2 * count,
-            || {
-                let study = self.study()?;
-                let step = |done, total| self.progress.step("gradients", done, total);
-                let (sample, label) = (|i| self.sample(i), |i| self.label(i));
-                let draws = Draws {
-                    count: DRAWS,
-                    seed: self.options.seed,
-                };
-                let found = Gradients::new(study, self.indices.len(), sample, label, draws, step)
-                    .map_err(|e| self.named(e, 0))?;
-                let inputs = found
-                    .inputs
-                    .iter()
-                    .copied()
-                    .zip(found.input_errors.iter().copied());
-                let hessian = hessian_losses(study, &found.weights, &inputs.collect::<Vec<_>>());
-                let traces = found
-                    .weights
-                    .iter()
-                    .flat_map(|t| [t.mean, t.standard_error]);
-                Ok([found.fisher.concat(), hessian.concat(), traces.collect()].concat())
-            },
-        )?;
-        Ok(ByGradients {
-            fisher: rows(&flat[..size]),
-            hessian: rows(&flat[size..2 * size]),
-            traces: flat[2 * size..].to_vec(),
-        })
+    fn fisher(&self) -> Result<Losses, Error> {
+        let key = self.key.clone().with("fisher");
+        let flat = self.kept(&key, self.layers.len() * COLUMNS, || {
+            let step = |done, total| self.progress.step("squared gradients", done, total);
+            let (sample, label) = (|i| self.sample(i), |i| self.label(i));
+            let draws = Draws {
+                count: DRAWS,
+                seed: self.options.seed,
+            };
+            let found = fisher(
+                self.study()?,
+                self.indices.len(),
+                sample,
+                label,
+                draws,
+                step,
+            );
+            Ok(found.map_err(|e| self.named(e, 0))?.concat())
+        })?;
+        Ok(rows(&flat))
     }
 
     /// `len` numbers from the cache, or made.

@@ -12,8 +12,25 @@ pub struct Evidence {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranks: Vec<RankCorrelation>,
     /// Second derivatives of the loss by the weights of each layer, where the metric is of them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub traces: Vec<LayerTrace>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<HessianTraces>,
+}
+
+/// Traces of the Hessian, and how exact they are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HessianTraces {
+    /// Relative standard error that was asked for.
+    pub asked_error: f64,
+    /// Largest relative standard error of a layer's trace by squared gradients, which losses are predicted by.
+    pub error: f64,
+    /// Gradients taken.
+    pub gradients: usize,
+    /// Largest relative standard error of a layer's trace by probes.
+    pub probes_error: f64,
+    /// Hessian-vector products taken.
+    pub probes: usize,
+    /// Layers in execution order.
+    pub layers: Vec<LayerTrace>,
 }
 
 /// Spearman's correlation of predicted with measured loss over random mixed plans.
@@ -38,7 +55,7 @@ pub struct RankCorrelation {
 pub struct LayerTrace {
     /// Name of the layer.
     pub name: String,
-    /// From squared gradients of losses by drawn labels.
+    /// From squared gradients along random directions of the outputs (Gauss-Newton).
     pub gradients: f64,
     /// Standard error of `gradients`.
     pub gradients_error: f64,

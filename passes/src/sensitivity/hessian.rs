@@ -4,8 +4,9 @@ use lowbit_ir::derive::hessian_vector;
 use lowbit_ir::eval::{Plan, run, run_observed};
 use lowbit_ir::{Graph, Tensor, ValueId};
 
+use super::draws::{Curvature, Effort};
 use super::random::Random;
-use super::{SensitivityError, Study, WEIGHTS, stream};
+use super::{SensitivityError, Study, WEIGHTS};
 use crate::simplify::fold_constants;
 
 /// An estimate with the standard error of its mean.
@@ -13,7 +14,7 @@ use crate::simplify::fold_constants;
 pub struct Trace {
     /// The mean.
     pub mean: f64,
-    /// Its standard error over samples.
+    /// Its standard error.
     pub standard_error: f64,
 }
 
@@ -58,13 +59,9 @@ pub struct Traces {
     pub probes: usize,
 }
 
-impl Traces {
-    /// The median over layers of the relative standard error.
-    pub fn relative_error(&self) -> f64 {
-        let mut errors: Vec<f64> = self.layers.iter().map(Trace::relative_error).collect();
-        errors.sort_by(f64::total_cmp);
-        errors.get(errors.len() / 2).copied().unwrap_or(0.0)
-    }
+/// The largest relative standard error of some traces.
+pub fn worst_error(traces: &[Trace]) -> f64 {
+    traces.iter().map(Trace::relative_error).fold(0.0, f64::max)
 }
 
 /// The losses `½ · trace / n · ‖Δ‖²`, by layer and column: n elements with errors Δ, weights or what the layer reads.
@@ -119,73 +116,64 @@ impl Derived {
         let products = (fold_constants::PASS.run)(&graph.without_dead());
         Ok(Self {
             scores: scores.without_dead(),
-            plan: Plan::new(&products),
+            plan: Plan::only(&products, |_| false),
             products,
         })
     }
 }
 
-/// Probes every sample with random signs, all layers at once, round after round until the median layer's standard error
-/// is at most `tolerance` of its trace, or `rounds` are over.
+/// Probes the Hessian with random signs, all layers at once, until every trace is as exact as asked or probes run out. A
+/// layer's signs are made smaller by the root of the trace that `expected` gives it: no other layer drowns it then,
+/// whatever the expectation is worth.
 ///
 /// # Errors
 /// A sample that cannot be read or run; a product that is not finite; a network without derivative.
 pub fn hutchinson<E: std::error::Error + Send + 'static>(
     study: &Study<'_>,
-    n: usize,
+    (curvature, expected): (&Curvature, &[Trace]),
+    effort: Effort,
     sample: impl Fn(usize) -> Result<Vec<Tensor>, E> + Sync,
-    (rounds, tolerance, seed): (usize, f64, u64),
-    mut progress: impl FnMut(usize, usize),
+    progress: impl FnMut(usize, usize),
 ) -> Result<Traces, SensitivityError<E>> {
     let derived = Derived::new(study)?;
-    let mut running = vec![Running::default(); study.layers.len()];
-    let mut probes = 0;
-    for round in 0..rounds {
-        let row = |i: usize, inputs: &[Tensor]| {
-            let random = Random::new(seed, (round * n + i) as u64);
-            one(study, &derived, i, inputs, random)
-        };
-        let step = |done, _| progress(round * n + done, rounds * n);
-        stream::rows(n, &sample, step, row, |row: Vec<f64>| {
-            probes += 1;
-            row.iter().zip(&mut running).for_each(|(&x, r)| r.add(x));
-        })?;
-        let layers = running.iter().map(Running::trace).collect();
-        let traces = Traces { layers, probes };
-        if traces.relative_error() <= tolerance || round + 1 == rounds {
-            progress(rounds * n, rounds * n);
-            return Ok(traces);
-        }
-    }
-    unreachable!("the last round returns")
+    let size = |t: &Trace| match t.mean > 0.0 {
+        true => 1.0 / libm::sqrt(t.mean),
+        false => 1.0,
+    };
+    let sizes: Vec<f64> = expected.iter().map(size).collect();
+    let one = |i: usize, inputs: &[Tensor], random: Random| {
+        one(study, (&derived, &sizes), i, inputs, random)
+    };
+    let found = curvature.estimate((effort, study.layers.len()), sample, progress, one)?;
+    let (layers, probes) = found;
+    Ok(Traces { layers, probes })
 }
 
 fn one<E: std::error::Error>(
     study: &Study<'_>,
-    derived: &Derived,
+    (derived, sizes): (&Derived, &[f64]),
     sample: usize,
     inputs: &[Tensor],
     mut random: Random,
 ) -> Result<Vec<f64>, SensitivityError<E>> {
     let failed = |error| SensitivityError::Eval { sample, error };
     let scores = run(&derived.scores, inputs).map_err(failed)?;
-    let probes: Vec<Tensor> = study
-        .layers
-        .iter()
-        .map(|l| {
+    let layers = study.layers.iter().zip(sizes);
+    let probes: Vec<Tensor> = layers
+        .map(|(l, size)| {
             let ty = study.graph.ty(l.weight);
-            let signs = (0..l.params).map(|_| random.sign()).collect();
+            let signs = (0..l.params).map(|_| size * random.sign()).collect();
             Tensor::from_f64(ty.dtype, ty.shape.clone(), signs)
         })
         .collect();
     let operands: Vec<Tensor> = [inputs, &scores, &probes].concat();
     let products = run_observed(&derived.products, &derived.plan, &operands, |_, _, _| {});
     let products = products.map_err(failed)?;
-    let traces: Vec<f64> = probes
-        .iter()
-        .zip(&products)
-        .map(|(v, hv)| v.to_f64().iter().zip(hv.to_f64()).map(|(v, h)| v * h).sum())
-        .collect();
+    let inner = |(v, hv): (&Tensor, &Tensor)| -> f64 {
+        v.to_f64().iter().zip(hv.to_f64()).map(|(v, h)| v * h).sum()
+    };
+    let all = probes.iter().zip(&products).map(inner).zip(sizes);
+    let traces: Vec<f64> = all.map(|(x, size)| x / (size * size)).collect();
     match traces.iter().position(|t: &f64| !t.is_finite()) {
         None => Ok(traces),
         Some(l) => Err(SensitivityError::NotFinite {

@@ -115,6 +115,12 @@ impl<'a> Study<'a> {
         Tensor::from_f64(x.dtype(), x.shape(), real.collect())
     }
 
+    /// Error of what a layer reads at 4 bits.
+    pub(super) fn input_error(&self, layer: usize, x: &Tensor) -> Vec<f64> {
+        let coarse = self.coarse(layer, x).to_f64();
+        coarse.iter().zip(x.to_f64()).map(|(c, x)| c - x).collect()
+    }
+
     /// Errors of a layer's weights at a format.
     pub(super) fn error(&self, layer: usize, format: usize) -> Vec<f64> {
         let w = self.graph.as_const(self.layers[layer].weight);

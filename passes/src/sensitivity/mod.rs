@@ -4,6 +4,8 @@
 //! at each format, so that they can be compared and exchanged. All of them stream samples: what is in memory is what one
 //! sample a thread needs.
 
+mod draws;
+mod fisher;
 mod gradients;
 mod hessian;
 mod layers;
@@ -16,8 +18,10 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use gradients::{Draws, Gradients};
-pub use hessian::{Trace, Traces, hessian_losses, hutchinson};
+pub use draws::{Curvature, Effort};
+pub use fisher::{Draws, fisher};
+pub use gradients::{GaussNewton, gauss_newton};
+pub use hessian::{Trace, Traces, hessian_losses, hutchinson, worst_error};
 pub use layers::{COLUMNS, Layer, Study, WEIGHTS, layers};
 pub use lrp::lrp;
 pub use measured::{Measured, measure};

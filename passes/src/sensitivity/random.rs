@@ -1,4 +1,5 @@
 /// SplitMix64: numbers that are the same on every machine and in every version.
+#[derive(Clone)]
 pub(super) struct Random(u64);
 
 impl Random {

@@ -66,6 +66,14 @@ fn sample_of(dtype: DType) -> impl Fn(usize) -> Result<Vec<Tensor>, Infallible> 
     }
 }
 
+fn effort(error: f64, most: usize) -> Effort {
+    Effort {
+        error,
+        most,
+        seed: 3,
+    }
+}
+
 fn study(graph: &Graph) -> Study<'_> {
     Study::new(graph, &Within(1.5), true)
 }
@@ -121,13 +129,22 @@ fn both_estimates_of_the_trace_are_within_their_errors_of_the_exact_one() {
     let study = study(&graph);
     let n = 16;
     let exact = exact_traces(&study, n);
-    // the same samples again and again, so that the errors are those of the probes and the draws alone
-    let again = |i: usize| sample_of(DType::F64)(i % n);
+    let sample = sample_of(DType::F64);
     let quiet = |_, _| {};
-    let probed = hutchinson(&study, 200 * n, again, (1, 0.0, 3), quiet).unwrap();
-    assert_eq!(probed.probes, 200 * n);
-    let draws = Draws { count: 4, seed: 5 };
-    let drawn = Gradients::new(&study, 100 * n, again, |_| None, draws, quiet).unwrap();
+    let bent = Curvature::new(&study, n, &sample, quiet).unwrap();
+    let drawn = gauss_newton(&study, &bent, effort(0.0, 1600), &sample, quiet).unwrap();
+    assert_eq!(drawn.draws, 1600);
+    // what is expected of the traces need not be right
+    let expected = [drawn.weights[0], Trace::default(), drawn.weights[2]];
+    let probed = hutchinson(
+        &study,
+        (&bent, &expected),
+        effort(0.0, 3200),
+        &sample,
+        quiet,
+    )
+    .unwrap();
+    assert_eq!(probed.probes, 3200);
     for (l, layer) in study.layers.iter().enumerate() {
         near(
             exact[l],
@@ -143,22 +160,20 @@ fn both_estimates_of_the_trace_are_within_their_errors_of_the_exact_one() {
 }
 
 #[test]
-fn probing_stops_when_the_error_is_small() {
+fn estimates_go_on_until_every_trace_is_as_exact_as_asked() {
     let graph = network(DType::F32);
     let study = study(&graph);
-    let run = |tolerance| {
-        hutchinson(
-            &study,
-            32,
-            sample_of(DType::F32),
-            (50, tolerance, 3),
-            |_, _| {},
-        )
-        .unwrap()
+    let sample = sample_of(DType::F32);
+    let bent = Curvature::new(&study, 32, &sample, |_, _| {}).unwrap();
+    let run = |error| {
+        let found = gauss_newton(&study, &bent, effort(error, 10_000), &sample, |_, _| {}).unwrap();
+        assert!(worst_error(&found.weights) <= error, "{:?}", found.weights);
+        found.draws
     };
     let (loose, tight) = (run(0.2), run(0.05));
-    assert!(loose.relative_error() <= 0.2 && tight.relative_error() <= 0.05);
-    assert!(loose.probes < tight.probes && tight.probes < 32 * 50);
+    assert!(loose < tight && tight < 10_000, "{loose} {tight}");
+    let few = gauss_newton(&study, &bent, effort(0.0, 70), &sample, |_, _| {}).unwrap();
+    assert_eq!(few.draws, 70);
 }
 
 #[test]
@@ -206,7 +221,7 @@ fn fisher_weighs_squared_errors_by_squared_gradients() {
     let study = study(&graph);
     let (sample, n, layer) = (sample_of(DType::F64), 3, 1);
     let draws = Draws { count: 1, seed: 1 };
-    let found = Gradients::new(&study, n, &sample, |i| Some(i % 4), draws, |_, _| {}).unwrap();
+    let found = fisher(&study, n, &sample, |i| Some(i % 4), draws, |_, _| {}).unwrap();
     let w = graph.as_const(study.layers[layer].weight).unwrap().to_f64();
     let mut expected = vec![0.0; WEIGHTS.len()];
     for i in 0..n {
@@ -225,7 +240,7 @@ fn fisher_weighs_squared_errors_by_squared_gradients() {
         }
     }
     for (f, expected) in expected.iter().enumerate() {
-        let found = found.fisher[layer][f];
+        let found = found[layer][f];
         assert!(
             (expected - found).abs() <= 1e-6 * expected,
             "{f}: {expected} {found}"
@@ -275,6 +290,19 @@ fn random_plans_are_of_their_kind() {
     );
 }
 
+/// Both estimates of all traces, over 7 samples.
+fn traces(
+    study: &Study<'_>,
+    sample: &(impl Fn(usize) -> Result<Vec<Tensor>, Infallible> + Sync),
+) -> (GaussNewton, Traces) {
+    let quiet = |_, _| {};
+    let bent = Curvature::new(study, 7, sample, quiet).unwrap();
+    let drawn = gauss_newton(study, &bent, effort(0.0, 100), sample, quiet).unwrap();
+    let expected = (&bent, &drawn.weights[..]);
+    let probed = hutchinson(study, expected, effort(0.0, 14), sample, quiet).unwrap();
+    (drawn, probed)
+}
+
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let graph = network(DType::F32);
@@ -289,8 +317,16 @@ fn the_number_of_threads_changes_nothing() {
             let draws = Draws { count: 2, seed: 1 };
             (
                 measure(&study, 7, &sample, |_, _| {}).unwrap(),
-                Gradients::new(&study, 7, &sample, |i| Some(i % 4), draws, |_, _| {}).unwrap(),
-                hutchinson(&study, 7, &sample, (2, 0.0, 1), |_, _| {}).unwrap(),
+                fisher(
+                    &study,
+                    7,
+                    &sample,
+                    |i| (i > 3).then_some(i % 4),
+                    draws,
+                    |_, _| {},
+                )
+                .unwrap(),
+                traces(&study, &sample),
             )
         })
     };
@@ -314,7 +350,10 @@ fn a_layer_and_a_sample_that_are_not_finite_are_named() {
         "{error}"
     );
     let draws = Draws { count: 1, seed: 1 };
-    let error = Gradients::new(&study, 4, bad, |_| None, draws, |_, _| {}).unwrap_err();
+    let error = fisher(&study, 4, bad, |_| None, draws, |_, _| {}).unwrap_err();
+    let bent = Curvature::new(&study, 4, bad, |_, _| {}).unwrap();
+    let other = gauss_newton(&study, &bent, effort(0.1, 64), bad, |_, _| {}).unwrap_err();
+    assert_eq!(error.to_string(), other.to_string());
     let error = error.to_string();
     assert!(
         error.starts_with("layer 'first', sample 2: the squared gradient"),
