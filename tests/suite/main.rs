@@ -10,5 +10,6 @@ mod examples;
 mod models;
 mod operators;
 mod pareto;
+mod sensitivity;
 mod targets;
 mod tool;

@@ -1,17 +1,20 @@
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use lowbit::report::{Evidence, HessianTraces, SensitiveLayer};
-use lowbit::{Cache, Error, Metric, SensitivityOptions};
+use lowbit::report::{Evidence, HessianTraces, MetricGroup, SensitiveLayer};
+use lowbit::{Cache, Error, Grouping, Metric, SensitivityOptions};
 
 use crate::numbers;
 use crate::output::{json, line, table};
 use crate::progress::Stderr;
 
+/// The word that groups layers by kind.
+const KIND: &str = "kind";
+
 /// Find what each layer would lose and cost with each of its formats.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  lowbit sensitivity net.onnx --data calib.toml -o sensitivity.json\n  lowbit allocate sensitivity.json --bits 4.5"
+    after_help = "Example:\n  lowbit sensitivity net.onnx --data calib.toml -o sensitivity.json\n  lowbit sensitivity net.onnx --data calib.toml --metric hessian --trace-error 0.02\n  lowbit sensitivity net.onnx --data calib.toml --group kind\n  lowbit allocate sensitivity.json --bits 4.5"
 )]
 pub(crate) struct Args {
     /// An ONNX file.
@@ -24,6 +27,11 @@ pub(crate) struct Args {
     /// auto: the one that orders random mixed plans best on this model.
     #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(names()))]
     metric: String,
+    /// Give each group of layers the metric that orders random plans of the group best, on one scale. `kind` groups
+    /// convolutions, depthwise convolutions, linear layers and attention; NAME=PATTERN, which may be repeated, takes the
+    /// layers whose names are the pattern, * standing for any characters.
+    #[arg(long, value_name = "kind|NAME=PATTERN", value_parser = group)]
+    group: Vec<(String, String)>,
     /// Most samples of the calibration split; 256, or fewer where measuring layers alone would take long.
     #[arg(long)]
     samples: Option<usize>,
@@ -53,6 +61,29 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// `kind` has no pattern.
+fn group(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        None if text == KIND => Ok((text.into(), String::new())),
+        Some((name, pattern)) if !name.is_empty() && !pattern.is_empty() => {
+            Ok((name.into(), pattern.into()))
+        }
+        _ => Err("expected kind or NAME=PATTERN, such as attention=*attn*".into()),
+    }
+}
+
+fn grouping(args: &Args) -> Result<Option<Grouping>, Error> {
+    let usage = |what: &str| Err(Error::Usage(what.into()));
+    let by_kind = |g: &(String, String)| g.1.is_empty();
+    match &args.group[..] {
+        [] => Ok(None),
+        _ if args.metric != "auto" => usage("--group chooses metrics: leave --metric out"),
+        [only] if by_kind(only) => Ok(Some(Grouping::Kind)),
+        all if all.iter().any(by_kind) => usage("--group kind stands alone"),
+        all => Ok(Some(Grouping::Named(all.to_vec()))),
+    }
+}
+
 /// A positive number.
 fn fraction(text: &str) -> Result<f64, String> {
     let x: f64 = text.parse().map_err(|e| format!("{e}"))?;
@@ -70,6 +101,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
     let progress = Stderr::new();
     let options = SensitivityOptions {
         metric: Metric::from_name(&args.metric),
+        groups: grouping(args)?,
         samples: args.samples,
         judge: args.judge,
         trace_error: args.trace_error,
@@ -121,7 +153,29 @@ fn print(found: &Evidence) {
         line("\nrank correlation of predicted with measured loss over random mixed plans");
         table(&ranks);
     }
+    print_groups(&found.groups);
     found.traces.iter().for_each(print_traces);
+}
+
+fn print_groups(groups: &[MetricGroup]) {
+    if groups.is_empty() {
+        return;
+    }
+    line("\nmetric of each group, and rank correlation over random plans of its layers");
+    let head = ["group", "layers", "metric", "scale", "correlation"].map(String::from);
+    let rows = groups.iter().map(|g| {
+        let own = g.ranks.iter().find(|r| r.metric == g.metric);
+        vec![
+            g.name.clone(),
+            g.layers.len().to_string(),
+            g.metric.clone(),
+            format!("{:.3}", g.scale),
+            own.map_or(String::new(), |r| {
+                format!("{:.3} ({:.3}–{:.3})", r.value, r.low, r.high)
+            }),
+        ]
+    });
+    table(&[head.to_vec()].into_iter().chain(rows).collect::<Vec<_>>());
 }
 
 fn print_traces(found: &HessianTraces) {

@@ -56,7 +56,7 @@ pub use object::{Runner, encode, top1};
 pub use pareto::{Frontier, Over, ParetoOptions, pareto};
 pub use progress::{Progress, Silent};
 pub use run::{Inputs, run};
-pub use sensitivity::{SensitivityOptions, sensitivity, sensitivity_of};
+pub use sensitivity::{Grouping, SensitivityOptions, sensitivity, sensitivity_of};
 pub use targets::{Level, targets};
 pub use tune::{Latencies, read_latency_table, tune, tune_folder};
 pub use verify::{Verification, verify};

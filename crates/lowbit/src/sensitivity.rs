@@ -1,5 +1,7 @@
 //! `lowbit sensitivity`: what each layer would lose and cost with each of its formats.
 
+mod grouped;
+
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -17,14 +19,19 @@ use lowbit_report::{
     Sensitivity,
 };
 
+pub use grouped::Grouping;
+
 use crate::model::{Model, Shapes};
 use crate::{Cache, Error, Key, Progress};
+use grouped::{Chosen, GROUPED, combined, told};
 
 /// How sensitivities are found.
 #[derive(Clone, Debug)]
 pub struct SensitivityOptions {
     /// The metric; where it is not given, the one that orders random mixed plans best on this model.
     pub metric: Option<Metric>,
+    /// Groups of layers that each get the metric which orders random plans of the group best; no metric may be given then.
+    pub groups: Option<Grouping>,
     /// Most samples of the calibration split; where it is not given, 256, and fewer where measuring layers alone would
     /// take long.
     pub samples: Option<usize>,
@@ -44,6 +51,7 @@ impl Default for SensitivityOptions {
     fn default() -> Self {
         Self {
             metric: None,
+            groups: None,
             samples: None,
             judge: 0,
             trace_error: 0.05,
@@ -93,13 +101,17 @@ pub fn sensitivity(
     let model = Model::open(model, shapes)?;
     let data = model.data(data)?;
     let session = Session::new(&model, &data, options, progress)?;
+    if options.groups.is_some() {
+        return session.by_groups();
+    }
     let (metric, mut ranks) = session.metric()?;
     if options.judge > 0 {
-        ranks = session.ranks("judge", options.judge)?;
+        ranks = session.ranks("judge", options.judge, &session.all()?)?;
     }
     Ok(Evidence {
-        table: session.table(metric)?,
+        table: session.table(metric.name(), &session.losses(metric)?),
         ranks,
+        groups: Vec::new(),
         traces: match options.metric {
             Some(Metric::Hessian) => Some(session.traces()?),
             _ => None,
@@ -119,7 +131,21 @@ pub fn sensitivity_of(
 ) -> Result<Sensitivity, Error> {
     let session = Session::new(model, data, options, progress)?;
     let (metric, _) = session.metric()?;
-    session.table(metric)
+    Ok(session.table(metric.name(), &session.losses(metric)?))
+}
+
+/// The metric that orders plans best on average over the ranks given. Since it measures what is asked, divergence of layers
+/// alone gives way only to a metric that is surely better: one whose lower quantiles are above its values.
+fn surest(ranks: &[RankCorrelation]) -> Metric {
+    let sum = |m: Metric, of: fn(&RankCorrelation) -> f64| {
+        let own = ranks.iter().filter(|r| r.metric == m.name());
+        own.map(of).sum::<f64>()
+    };
+    let bar = sum(Metric::Kl, |r| r.value);
+    let others = Metric::ALL.iter().copied();
+    let others = others.filter(|&m| sum(m, |r| r.low) > bar);
+    let best = others.max_by(|&a, &b| sum(a, |r| r.value).total_cmp(&sum(b, |r| r.value)));
+    best.unwrap_or(Metric::Kl)
 }
 
 /// Every weight format with an input of 8 bits, then, where that may be, with one of 4.
@@ -258,10 +284,9 @@ impl<'a> Session<'a> {
         Ok(self.study.get_or_init(|| study))
     }
 
-    fn table(&self, metric: Metric) -> Result<Sensitivity, Error> {
-        let losses = self.losses(metric)?;
+    fn table(&self, metric: &str, losses: &Losses) -> Sensitivity {
         let readers = |l: &Layer| self.layers.iter().filter(|o| o.input == l.input).count();
-        let rows = self.layers.iter().zip(&losses);
+        let rows = self.layers.iter().zip(losses);
         let layer = |(layer, losses): (&Layer, &Vec<f64>)| {
             let input = self.model.graph.value(layer.input);
             let given = matches!(input.def, Def::Input(_));
@@ -273,11 +298,36 @@ impl<'a> Session<'a> {
                 choices: choices(layer, losses, !given),
             }
         };
-        Ok(Sensitivity {
-            metric: Some(metric.name().into()),
+        Sensitivity {
+            metric: Some(metric.into()),
             layers: rows.map(layer).collect(),
             ..Sensitivity::default()
+        }
+    }
+
+    /// The table of groups, and how it compares with each metric alone.
+    fn by_groups(&self) -> Result<Evidence, Error> {
+        let all = self.all()?;
+        let chosen: Vec<Chosen> = self.chosen(&all)?;
+        let losses = combined(&all, &chosen);
+        let mut named: Vec<(&str, Losses)> = all;
+        named.push((GROUPED, losses.clone()));
+        let ranks = match self.options.judge {
+            0 => self.ranks(CHOOSE, CHOOSING, &named)?,
+            plans => self.ranks("judge", plans, &named)?,
+        };
+        Ok(Evidence {
+            table: self.table(GROUPED, &losses),
+            ranks,
+            groups: told(self, chosen),
+            traces: None,
         })
+    }
+
+    /// The losses by every metric.
+    fn all(&self) -> Result<Vec<(&'static str, Losses)>, Error> {
+        let one = |&m: &Metric| Ok((m.name(), self.losses(m)?));
+        Metric::ALL.iter().map(one).collect()
     }
 
     fn losses(&self, metric: Metric) -> Result<Losses, Error> {
@@ -290,45 +340,33 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The metric asked for, or the one that orders random plans best on average over their kinds, with what was found.
-    /// Since it measures what is asked, divergence of layers alone gives way only to a metric that is surely better: one
-    /// whose lower quantiles are above its values.
+    /// The metric asked for, or the surest over random plans, with what was found.
     fn metric(&self) -> Result<(Metric, Vec<RankCorrelation>), Error> {
         if let Some(metric) = self.options.metric {
             return Ok((metric, Vec::new()));
         }
-        let ranks = self.ranks(CHOOSE, CHOOSING)?;
-        let sum = |m: Metric, of: fn(&RankCorrelation) -> f64| {
-            let own = ranks.iter().filter(|r| r.metric == m.name());
-            own.map(of).sum::<f64>()
-        };
-        let bar = sum(Metric::Kl, |r| r.value);
-        let others = Metric::ALL
-            .iter()
-            .copied()
-            .filter(|&m| sum(m, |r| r.low) > bar);
-        let best = others.max_by(|&a, &b| sum(a, |r| r.value).total_cmp(&sum(b, |r| r.value)));
-        Ok((best.unwrap_or(Metric::Kl), ranks))
+        let ranks = self.ranks(CHOOSE, CHOOSING, &self.all()?)?;
+        Ok((surest(&ranks), ranks))
     }
 
-    /// Rank correlation of every metric's prediction with what `count` random plans of each kind lose.
-    fn ranks(&self, purpose: &str, count: usize) -> Result<Vec<RankCorrelation>, Error> {
+    /// Rank correlation of predictions, by what makes them, with what `count` random plans of each kind lose.
+    fn ranks(
+        &self,
+        purpose: &str,
+        count: usize,
+        predictions: &[(&str, Losses)],
+    ) -> Result<Vec<RankCorrelation>, Error> {
         let mut ranks = Vec::new();
-        let losses: Result<Vec<(Metric, Losses)>, Error> = Metric::ALL
-            .iter()
-            .map(|&m| Ok((m, self.losses(m)?)))
-            .collect();
-        let losses = losses?;
         for &kind in PlanKind::ALL {
             let (plans, lost) = self.plans(purpose, kind, count)?;
-            for (metric, losses) in &losses {
+            for (metric, losses) in predictions {
                 let predicted: Vec<f64> = plans
                     .iter()
                     .map(|p| p.iter().zip(losses).map(|(&f, row)| row[f]).sum())
                     .collect();
                 let found = bootstrap(&predicted, &lost, RESAMPLINGS, self.options.seed);
                 ranks.push(RankCorrelation {
-                    metric: metric.name().into(),
+                    metric: (*metric).into(),
                     plans: kind.name().into(),
                     count,
                     value: found.value,
@@ -349,22 +387,16 @@ impl<'a> Session<'a> {
         count: usize,
     ) -> Result<(Vec<Vec<usize>>, Vec<f64>), Error> {
         let tag = format!("{purpose} {}", kind.name());
-        let seed = tag.bytes().fold(self.options.seed, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        let seed = self.seeded(&tag);
         let plans: Vec<Vec<usize>> = (0..count)
             .map(|i| random_plan(&self.layers, kind, i, seed))
             .collect();
-        let network: usize = self.layers.iter().map(|l| l.macs).sum();
-        let affordable = MOST_WORK / (network * count).max(1);
         let most = if purpose == CHOOSE {
             CHOOSING_SAMPLES
         } else {
             MOST_SAMPLES
         };
-        let n = affordable
-            .clamp(LEAST_SAMPLES, most)
-            .min(self.indices.len());
+        let n = self.affordable(count, most);
         let key = self.key.clone().with(tag).with(format!("{count} on {n}"));
         let lost = self.kept(&key, count, || {
             let step = |done, total| self.progress.step("random plans", done, total);
@@ -372,6 +404,22 @@ impl<'a> Session<'a> {
                 .map_err(|e| self.named(e, 0))
         })?;
         Ok((plans, lost))
+    }
+
+    /// The seed of what is drawn for a purpose.
+    fn seeded(&self, tag: &str) -> u64 {
+        tag.bytes().fold(self.options.seed, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
+        })
+    }
+
+    /// Samples that so many plans are measured on.
+    fn affordable(&self, plans: usize, most: usize) -> usize {
+        let network: usize = self.layers.iter().map(|l| l.macs).sum();
+        let affordable = MOST_WORK / (network * plans).max(1);
+        affordable
+            .clamp(LEAST_SAMPLES, most)
+            .min(self.indices.len())
     }
 
     fn relevance(&self) -> Result<Losses, Error> {

@@ -11,6 +11,9 @@ pub struct Evidence {
     /// How well each metric orders random mixed plans, where that was measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranks: Vec<RankCorrelation>,
+    /// Groups of layers with metrics of their own, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<MetricGroup>,
     /// Second derivatives of the loss by the weights of each layer, where the metric is of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<HessianTraces>,
@@ -31,6 +34,21 @@ pub struct HessianTraces {
     pub probes: usize,
     /// Layers in execution order.
     pub layers: Vec<LayerTrace>,
+}
+
+/// Layers that are predicted by one metric.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetricGroup {
+    /// The kind of layer, or the name that was given.
+    pub name: String,
+    /// The metric.
+    pub metric: String,
+    /// What the metric's losses were multiplied by, so that they are of the size that was measured.
+    pub scale: f64,
+    /// Names of the layers.
+    pub layers: Vec<String>,
+    /// How well each metric orders random plans of these layers, all others at 8 bits.
+    pub ranks: Vec<RankCorrelation>,
 }
 
 /// Spearman's correlation of predicted with measured loss over random mixed plans.

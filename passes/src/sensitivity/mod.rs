@@ -7,6 +7,7 @@
 mod draws;
 mod fisher;
 mod gradients;
+mod groups;
 mod hessian;
 mod layers;
 mod lrp;
@@ -21,11 +22,12 @@ mod tests;
 pub use draws::{Curvature, Effort};
 pub use fisher::{Draws, fisher};
 pub use gradients::{GaussNewton, gauss_newton};
+pub use groups::{Group, OTHERS, by_kind, by_pattern};
 pub use hessian::{Trace, Traces, hessian_losses, hutchinson, worst_error};
 pub use layers::{COLUMNS, Layer, Study, WEIGHTS, layers};
 pub use lrp::lrp;
 pub use measured::{Measured, measure};
-pub use plans::{Kind as PlanKind, plan_loss, random_plan};
+pub use plans::{Kind as PlanKind, plan_loss, random_plan, random_plan_of};
 pub use rank::{Interval, bootstrap, spearman};
 
 use lowbit_ir::eval::EvalError;

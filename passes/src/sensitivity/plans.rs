@@ -51,6 +51,14 @@ pub fn random_plan(layers: &[Layer], kind: Kind, number: usize, seed: u64) -> Ve
     plan
 }
 
+/// The `number`-th random plan of some layers, with 2 to 8 bits each, all others at 8: indices as in [`random_plan`].
+pub fn random_plan_of(layers: &[Layer], members: &[usize], number: usize, seed: u64) -> Vec<usize> {
+    let mut random = Random::new(seed, number as u64);
+    let mut plan = vec![0; layers.len()];
+    members.iter().for_each(|&l| plan[l] = random.below(PICKED));
+    plan
+}
+
 /// Changes random layers, each change one that comes nearer, until the average is met or no change is left in sight.
 fn towards_average(layers: &[Layer], plan: &mut [usize], random: &mut Random) {
     let total: usize = layers.iter().map(|l| l.params).sum();

@@ -284,6 +284,9 @@ fn random_plans_are_of_their_kind() {
         let sum: usize = pairs.map(|(&b, l)| b as usize * l.params).sum();
         assert!((sum as f64 / total as f64 - 4.5).abs() <= 0.15, "{number}");
     }
+    let of = |number| random_plan_of(&study.layers, &[0, 2], number, 4);
+    assert!((0..50).all(|number| of(number)[1] == 0));
+    assert!((0..50).any(|number| of(number)[0] != of(number)[2]));
     assert_ne!(
         random_plan(&study.layers, PlanKind::Any, 0, 1),
         random_plan(&study.layers, PlanKind::Any, 1, 1)

@@ -1,0 +1,118 @@
+//! What each layer would lose: traces as exact as asked, metrics by group, results that are kept.
+
+use serde_json::Value;
+
+use crate::tool::{Ran, data, lowbit, model, works};
+
+fn sensitivity(extra: &[&str]) -> Vec<String> {
+    let [model, data] = [model(), data()].map(|p| p.display().to_string());
+    let fixed = ["sensitivity".into(), model, "--data".into(), data];
+    let extra = extra.iter().map(ToString::to_string);
+    fixed.into_iter().chain(extra).collect()
+}
+
+fn number(of: &Value, key: &str) -> f64 {
+    let found = of[key].as_f64();
+    found.unwrap_or_else(|| panic!("{key} is no number in {of}"))
+}
+
+#[test]
+fn traces_are_as_exact_as_asked_and_both_estimates_agree() {
+    let hessian = |extra: &[&str]| {
+        let all = [&["--metric", "hessian", "--samples", "32", "--json"], extra].concat();
+        works(sensitivity(&all)).json()["traces"].clone()
+    };
+    let exact = hessian(&["--trace-error", "0.04", "--probes", "4096"]);
+    let rough = hessian(&["--trace-error", "0.3"]);
+    assert!(number(&exact, "error") <= 0.04, "{exact}");
+    assert!(number(&rough, "gradients") < number(&exact, "gradients"));
+    for layer in exact["layers"].as_array().unwrap() {
+        let [g, ge, p, pe] = ["gradients", "gradients_error", "probes", "probes_error"]
+            .map(|key| number(layer, key));
+        assert!(g > 0.0 && ge <= 0.04 * g, "{layer}");
+        assert!((g - p).abs() < 4.0 * (ge * ge + pe * pe).sqrt(), "{layer}");
+    }
+}
+
+#[test]
+fn too_few_gradients_are_said_to_be_too_few() {
+    let args = [
+        "--metric",
+        "hessian",
+        "--samples",
+        "16",
+        "--trace-error",
+        "0.001",
+        "--probes",
+        "64",
+    ];
+    let ran = works(sensitivity(&args));
+    let text = ran.stdout.clone();
+    assert!(
+        text.contains("by 64 gradients") && text.contains("0.1 % was asked for; --probes "),
+        "{text}"
+    );
+}
+
+#[test]
+fn groups_get_the_metrics_that_predict_them_best() {
+    let args = ["--group", "kind", "--samples", "16", "--json"];
+    let found = works(sensitivity(&args)).json();
+    assert_eq!(found["metric"], "grouped");
+    let groups = found["groups"].as_array().unwrap();
+    let mut grouped: Vec<&str> = Vec::new();
+    for g in groups {
+        assert!(number(g, "scale") > 0.0, "{g}");
+        assert_eq!(g["ranks"].as_array().unwrap().len(), 5);
+        grouped.extend(
+            g["layers"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter_map(Value::as_str),
+        );
+    }
+    let layers = found["layers"].as_array().unwrap();
+    assert_eq!(grouped.len(), layers.len());
+    assert!(
+        layers
+            .iter()
+            .all(|l| grouped.contains(&l["name"].as_str().unwrap()))
+    );
+    let ranks = found["ranks"].as_array().unwrap();
+    let of = |m: &str| ranks.iter().filter(|r| r["metric"] == m).count();
+    assert_eq!([of("grouped"), of("kl"), of("lrp")], [3, 3, 3]);
+
+    let first = layers[0]["name"].as_str().unwrap();
+    let named = format!("first={first}");
+    let own = works(sensitivity(&[
+        "--group",
+        &named,
+        "--samples",
+        "16",
+        "--json",
+    ]))
+    .json();
+    let names: Vec<&Value> = own["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|g| &g["name"])
+        .collect();
+    assert_eq!(names, ["first", "others"]);
+    assert_eq!(own["groups"][0]["layers"], serde_json::json!([first]));
+}
+
+#[test]
+fn groups_that_cannot_be_are_refused() {
+    let refused = |args: &[&str], says: &str| {
+        let ran: Ran = lowbit(sensitivity(args));
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(says), "{ran:?}");
+    };
+    refused(&["--group", "none=nothing*"], "'nothing*' takes no layer");
+    refused(&["--group", "sort"], "expected kind or NAME=PATTERN");
+    refused(&["--group", "kind", "--metric", "kl"], "leave --metric out");
+    refused(&["--group", "kind", "--group", "a=*"], "stands alone");
+    refused(&["--trace-error", "0"], "expected a positive number");
+}
