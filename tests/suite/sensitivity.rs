@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::tool::{Ran, data, lowbit, model, works};
+use crate::tool::{Ran, compile, contents, data, lowbit, model, works};
 
 fn sensitivity(extra: &[&str]) -> Vec<String> {
     let [model, data] = [model(), data()].map(|p| p.display().to_string());
@@ -115,4 +115,32 @@ fn groups_that_cannot_be_are_refused() {
     refused(&["--group", "kind", "--metric", "kl"], "leave --metric out");
     refused(&["--group", "kind", "--group", "a=*"], "stands alone");
     refused(&["--trace-error", "0"], "expected a positive number");
+}
+
+#[test]
+fn a_second_budget_measures_nothing_again() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str, extra: &[&str]| {
+        let folder = place.path().join(name);
+        let all = [&["--effort", "0", "--eval", "none"], extra].concat();
+        let ran = compile(&folder, &all);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        (ran.stderr, contents(&folder))
+    };
+    at("first", &["--bits", "5"]);
+    let (said, again) = at("out", &["--bits", "4.5"]);
+    for step in ["calibrate", "measure layers", "ranges", "random plans"] {
+        assert!(!said.contains(step), "{step}: {said}");
+    }
+    std::fs::remove_dir_all(place.path().join("out")).unwrap();
+    let (said, anew) = at("out", &["--bits", "4.5", "--no-cache"]);
+    assert!(
+        said.contains("calibrate") && said.contains("measure layers"),
+        "{said}"
+    );
+    let object = |files: Vec<(String, Vec<u8>)>| {
+        let mut files = files.into_iter();
+        files.find(|(name, _)| name.ends_with(".o")).unwrap()
+    };
+    assert_eq!(object(again), object(anew));
 }

@@ -111,12 +111,17 @@ impl Cache {
             return Ok(kept);
         }
         let made = make()?;
-        if let Err(e) = self.put(key, &made) {
+        self.keep(key, &made, progress);
+        Ok(made)
+    }
+
+    /// [`Cache::put`], which only tells the user where it fails.
+    pub fn keep(&self, key: &Key, content: &[u8], progress: &dyn Progress) {
+        if let Err(e) = self.put(key, content) {
             progress.note(&format!(
                 "{e}: the next run starts anew; LOWBIT_CACHE=FOLDER names another cache"
             ));
         }
-        Ok(made)
     }
 }
 

@@ -146,7 +146,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
             Dataset::random(&model.inputs(), options.seed, RANDOM_SAMPLES)
         }
     };
-    let quantizer = Quantizer::new(&model, &data, options.tuning, progress)?;
+    let quantizer = Quantizer::new(&model, &data, options.tuning, &options.cache, progress)?;
     let (latencies, costs) = costs(options, &quantizer, &target, progress)?;
     let ask = Ask {
         options,

@@ -21,9 +21,10 @@ use rayon::prelude::*;
 
 use crate::drop::Held;
 use crate::model::Model;
+use crate::network::Network;
 use crate::object::encode_sample;
 use crate::plan::short;
-use crate::{Error, Progress};
+use crate::{Cache, Error, Progress};
 
 /// How the network is made to lose as little as its formats allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -172,30 +173,10 @@ pub(crate) struct Quantizer<'a> {
     pub(crate) indices: Vec<usize>,
     /// Samples that accuracy is measured on, once it is.
     pub(crate) held: OnceLock<Held>,
+    cache: Cache,
     own: Network,
     /// The same function with equalised channels, where there are any to equalise; made when it is asked for.
     equalized: OnceLock<Option<Network>>,
-}
-
-/// A float network with what was seen of it on calibration samples.
-struct Network {
-    graph: Graph,
-    stats: Stats,
-}
-
-impl Network {
-    fn new(
-        model: &Model,
-        data: &Dataset,
-        indices: &[usize],
-        graph: Graph,
-        progress: &dyn Progress,
-    ) -> Result<Self, Error> {
-        let sample = |i: usize| model.sample(data, indices[i]);
-        let step = |done, total| progress.step("calibrate", done, total);
-        let stats = calibrate(&graph, indices.len(), sample, |_| true, step).map_err(unseen)?;
-        Ok(Self { graph, stats })
-    }
 }
 
 impl<'a> Quantizer<'a> {
@@ -207,16 +188,19 @@ impl<'a> Quantizer<'a> {
         model: &'a Model,
         data: &'a Dataset,
         tuning: Tuning,
+        cache: &Cache,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
         let indices: Vec<usize> = data.split().calibrate.clone().take(RANGE_SAMPLES).collect();
-        let own = Network::new(model, data, &indices, model.graph.clone(), progress)?;
+        let graph = (model.graph.clone(), "own");
+        let own = Network::new(model, data, &indices, graph, (cache, progress))?;
         Ok(Self {
             model,
             data,
             tuning,
             indices,
             held: OnceLock::new(),
+            cache: cache.clone(),
             own,
             equalized: OnceLock::new(),
         })
@@ -226,7 +210,11 @@ impl<'a> Quantizer<'a> {
     fn equalized(&self, progress: &dyn Progress) -> Result<Option<&Network>, Error> {
         if self.equalized.get().is_none() {
             let graph = equalize(&self.own.graph, &|v| self.own.stats.peaks(v));
-            let new = |g| Network::new(self.model, self.data, &self.indices, g, progress);
+            let new = |graph| {
+                let graph = (graph, "equalized");
+                let kept = (&self.cache, progress);
+                Network::new(self.model, self.data, &self.indices, graph, kept)
+            };
             let found = graph.map(new).transpose()?;
             // whoever was first, it is the same
             let _ = self.equalized.set(found);
@@ -440,7 +428,7 @@ impl<'a> Quantizer<'a> {
     }
 }
 
-fn unseen(e: CalibrateError<DataError>) -> Error {
+pub(crate) fn unseen(e: CalibrateError<DataError>) -> Error {
     Error::Sample(e.to_string())
 }
 

@@ -20,6 +20,7 @@ mod floats;
 mod header;
 mod inspect;
 mod model;
+mod network;
 mod object;
 mod pareto;
 mod plan;

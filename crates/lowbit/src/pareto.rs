@@ -110,7 +110,7 @@ pub fn pareto(
             seed: options.seed,
             ..Tuning::default()
         };
-        let quantizer = Quantizer::new(&model, &data, tuning, progress)?;
+        let quantizer = Quantizer::new(&model, &data, tuning, &options.cache, progress)?;
         let count = points.len();
         for (i, (point, plan)) in points.iter_mut().zip(&plans).enumerate() {
             progress.step("measure plans", i, count);

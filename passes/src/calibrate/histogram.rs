@@ -7,11 +7,11 @@ pub const BINS: usize = 2048;
 /// so that merging in any order gives the same counts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
-    bins: Vec<u64>,
-    exponent: i32,
-    min: f64,
-    max: f64,
-    zeros: u64,
+    pub(super) bins: Vec<u64>,
+    pub(super) exponent: i32,
+    pub(super) min: f64,
+    pub(super) max: f64,
+    pub(super) zeros: u64,
 }
 
 /// The smallest span: values below are zero to any 8-bit range.

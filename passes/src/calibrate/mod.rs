@@ -7,6 +7,7 @@ mod histogram;
 mod kl;
 mod mse;
 mod percentile;
+mod words;
 
 use std::collections::HashMap;
 

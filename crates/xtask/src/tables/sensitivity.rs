@@ -1,3 +1,4 @@
+use std::ffi::OsStr;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -30,19 +31,21 @@ random mixed plans of each of three kinds: every layer 2 to 8 bits, every layer 
 over the weights. What the plans lose is measured: weights of all layers rounded to nearest at once, everything else
 float, the mean divergence in nats between the outputs and the float model's on up to 256 samples of the calibration
 split. Each cell is Spearman's rank correlation between the two with the 90 % interval over 1000 resamplings of the
-plans. `auto` is the metric that `lowbit sensitivity` chooses by itself, on 12 other plans of each kind.
+plans. `auto` is the metric that `lowbit sensitivity` chooses by itself, on 12 other plans of each kind. `grouped` is
+`--group kind`: convolutions, depthwise convolutions, linear layers and attention each get the metric that orders 36 other
+plans of their layers best; the last column names them.
 
-Each model is `lowbit sensitivity MODEL --data DESC --judge 100`; the page is `cargo xtask tables sensitivity`.
+Each model is `lowbit sensitivity MODEL --data DESC --group kind --judge 100`; the page is `cargo xtask tables sensitivity`.
 
 ";
 
 fn run(bench: &Bench) -> Result<String> {
-    let metrics = ["hessian", "fisher", "lrp", "sqnr", "kl"];
+    let metrics = ["hessian", "fisher", "lrp", "sqnr", "kl", "grouped"];
     let mut rows = vec![
         ["model", "plans"]
             .into_iter()
             .chain(metrics)
-            .chain(["auto", "seconds"])
+            .chain(["auto", "seconds", "groups"])
             .map(String::from)
             .collect::<Vec<String>>(),
     ];
@@ -62,18 +65,23 @@ fn run(bench: &Bench) -> Result<String> {
 
 fn judged(bench: &Bench, model: &Model, metrics: &[&str]) -> Result<Vec<Vec<String>>> {
     let start = Instant::now();
-    let found = bench.lowbit(&[
-        "sensitivity".as_ref(),
-        model.onnx.as_os_str(),
-        "--data".as_ref(),
-        model.data.as_os_str(),
-        "--judge".as_ref(),
-        PLANS.as_ref(),
-    ])?;
+    let sensitivity = |extra: &[&str]| {
+        let fixed = [
+            "sensitivity".as_ref(),
+            model.onnx.as_os_str(),
+            "--data".as_ref(),
+            model.data.as_os_str(),
+        ];
+        let extra = extra.iter().map(|e| OsStr::new(*e));
+        bench.lowbit(&fixed.into_iter().chain(extra).collect::<Vec<_>>())
+    };
+    let found = sensitivity(&["--group", "kind", "--judge", PLANS])?;
+    let auto = sensitivity(&[])?;
     let seconds = format!("{:.0}", start.elapsed().as_secs_f64());
     let ranks = found["ranks"].as_array().context("no ranks")?;
     let mut kinds: Vec<&str> = ranks.iter().filter_map(|r| r["plans"].as_str()).collect();
     kinds.dedup();
+    let groups = groups(&found).join(", ");
     let row = |kind: &&str| {
         let cell = |metric: &&str| {
             let own = |r: &&Value| r["plans"] == **kind && r["metric"] == **metric;
@@ -82,12 +90,22 @@ fn judged(bench: &Bench, model: &Model, metrics: &[&str]) -> Result<Vec<Vec<Stri
         let mut row = vec![model.name.clone(), (*kind).to_owned()];
         row.extend(metrics.iter().map(cell));
         row.extend([
-            found["metric"].as_str().unwrap_or("–").to_owned(),
+            auto["metric"].as_str().unwrap_or("–").to_owned(),
             seconds.clone(),
+            groups.clone(),
         ]);
         row
     };
     Ok(kinds.iter().map(row).collect())
+}
+
+/// The metric of each group.
+fn groups(found: &Value) -> Vec<String> {
+    let groups = found["groups"].as_array().into_iter().flatten();
+    let text = |v: &Value| v.as_str().unwrap_or("–").to_owned();
+    groups
+        .map(|g| format!("{} {}", text(&g["name"]), text(&g["metric"])))
+        .collect()
 }
 
 fn interval(r: &Value) -> String {

@@ -1,0 +1,75 @@
+//! A float network with what was seen of it on calibration samples.
+
+use lowbit_data::Dataset;
+use lowbit_ir::Graph;
+use lowbit_passes::calibrate::{Stats, calibrate};
+
+use crate::fit::unseen;
+use crate::model::Model;
+use crate::{Cache, Error, Key, Progress};
+
+/// The network and what was seen.
+pub(crate) struct Network {
+    pub(crate) graph: Graph,
+    pub(crate) stats: Stats,
+}
+
+impl Network {
+    /// Runs the samples, or takes what an earlier run saw; `which` tells the graphs of one model apart.
+    ///
+    /// # Errors
+    /// A sample cannot be read or run.
+    pub(crate) fn new(
+        model: &Model,
+        data: &Dataset,
+        indices: &[usize],
+        (graph, which): (Graph, &str),
+        (cache, progress): (&Cache, &dyn Progress),
+    ) -> Result<Self, Error> {
+        let see = || {
+            let sample = |i: usize| model.sample(data, indices[i]);
+            let step = |done, total| progress.step("calibrate", done, total);
+            calibrate(&graph, indices.len(), sample, |_| true, step).map_err(unseen)
+        };
+        let stats = match data.sha256()? {
+            // random samples are made anew as fast as they are read
+            None => see()?,
+            Some(digest) => {
+                let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
+                let key = Key::new("ranges")
+                    .with(&model.sha256)
+                    .with(format!("{shapes:?}"))
+                    .with(digest)
+                    .with(format!("{indices:?}"))
+                    .with(which);
+                kept(cache, &key, progress, see)?
+            }
+        };
+        Ok(Self { graph, stats })
+    }
+}
+
+/// What the cache has, or what is seen now.
+fn kept(
+    cache: &Cache,
+    key: &Key,
+    progress: &dyn Progress,
+    see: impl FnOnce() -> Result<Stats, Error>,
+) -> Result<Stats, Error> {
+    if let Some(stats) = cache.get(key).and_then(|bytes| from_bytes(&bytes)) {
+        return Ok(stats);
+    }
+    let stats = see()?;
+    let words = stats.to_words();
+    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    cache.keep(key, &bytes, progress);
+    Ok(stats)
+}
+
+fn from_bytes(bytes: &[u8]) -> Option<Stats> {
+    let words = bytes.chunks_exact(8);
+    let words: Vec<u64> = words
+        .map(|b| u64::from_le_bytes(b.try_into().expect("eight bytes")))
+        .collect();
+    Stats::from_words(&words)
+}
