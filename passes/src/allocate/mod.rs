@@ -2,14 +2,17 @@
 //!
 //! A table of losses and costs ([`lowbit_report::Sensitivity`]) and [`Limits`] become an integer program with one binary
 //! variable a choice ([`Problem`]). Its linear relaxation prices the budgets: with `λ ≥ 0` a unit of each, no plan can
-//! lose less than `Σ_layers min_choice (loss + λ·cost) − λ·limits`. That bound needs no trust in a solver; it also rules
-//! out most choices before the exact search, and the search itself tunes it anew at each node. HiGHS searches where layers
-//! share tensors, or where that takes long. The result is checked by [`check`](check()), which reads the table alone.
+//! lose less than `Σ_layers min_choice (loss + λ·cost) − λ·limits`. That bound needs no trust in a solver; the exact search
+//! branches on it and lists halves of plans that stay near it. HiGHS searches where layers share tensors, and where that
+//! takes long. The result is checked by [`check`](check()), which reads the table alone.
 
+mod branch;
 mod budget;
 mod check;
-mod descend;
 mod explain;
+#[cfg(test)]
+mod instances;
+mod meet;
 mod policy;
 mod problem;
 mod relax;

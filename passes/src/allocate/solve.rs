@@ -1,10 +1,10 @@
-//! The exact search of what the bound leaves of the program: depth first by prices, or HiGHS with a gap of zero.
+//! The exact search: branch and bound, or HiGHS with a gap of zero on what the bound leaves of the program.
 
 use good_lp::solvers::highs::HighsProblem;
 use good_lp::variable::UnsolvedProblem;
 use good_lp::{Expression, ResolutionError, Solution, SolutionStatus, SolverModel, Variable};
 
-use super::descend::{MOST_ROWS, descend};
+use super::branch::{MOST_ROWS, branch};
 use super::problem::Problem;
 use super::relax;
 
@@ -26,10 +26,8 @@ impl From<ResolutionError> for Failure {
     }
 }
 
-/// Options that the search by prices may price before HiGHS is asked: what takes about a second.
-const WORK: usize = 400_000_000;
-/// How far from the bound plans are sought, in shares of the way to the plan that is known.
-const REACHES: [f64; 4] = [0.05, 0.2, 0.5, 1.0];
+/// Work of our own search before HiGHS is asked: some seconds.
+const WORK: usize = 100_000_000;
 
 /// The best plan of a program, by group, and the prices of its rows.
 pub(crate) struct Solved {
@@ -49,55 +47,32 @@ pub(crate) fn highs(program: UnsolvedProblem) -> HighsProblem {
 
 pub(crate) fn solve(problem: &Problem) -> Result<Solved, Failure> {
     let prices = relax::prices(problem)?;
-    let mut start = relax::start(problem, &prices);
-    if let Some(start) = &mut start {
-        loop {
-            let (_, kept) = core(problem, &prices, problem.loss(start));
-            if !relax::exchange(problem, &kept, start) {
-                break;
-            }
-        }
-    }
-    let (mut best, complete) = match problem.links.is_empty() && problem.rows.len() <= MOST_ROWS {
-        true => deepen(problem, &prices, start),
-        false => (start, false),
-    };
+    let start = relax::start(problem, &prices);
+    let known = start.as_ref().map(|s| problem.loss(s));
+    let searches = problem.links.is_empty() && problem.rows.len() <= MOST_ROWS;
+    let found = searches.then(|| branch(problem, &prices, known, WORK));
+    let complete = found.as_ref().is_some_and(|f| f.complete);
+    let mut best = found.and_then(|f| f.best).or(start);
     if !complete {
-        let (core, kept) = match &best {
-            Some(best) => core(problem, &prices, problem.loss(best)),
-            None => (problem.clone(), identity(problem)),
-        };
-        let found = search(&core)?.map(|picks| spread(&kept, &picks));
-        let both = [found, best].into_iter().flatten();
-        best = both.min_by(|a, b| problem.loss(a).total_cmp(&problem.loss(b)));
+        best = exhausted(problem, &prices, best)?;
     }
     let picks = best.ok_or(Failure::Infeasible)?;
     Ok(Solved { picks, prices })
 }
 
-/// Searches for plans near the bound first, then farther and farther away: whatever a whole search finds is the best
-/// plan, and how good the start is costs little. With it, whether the search was whole.
-fn deepen(
+/// The best plan as HiGHS finds it.
+fn exhausted(
     problem: &Problem,
     prices: &[f64],
     start: Option<Vec<usize>>,
-) -> (Option<Vec<usize>>, bool) {
-    let Some(known) = start.as_ref().map(|s| problem.loss(s)) else {
-        return (None, false);
+) -> Result<Option<Vec<usize>>, Failure> {
+    let (core, kept) = match &start {
+        Some(start) => core(problem, prices, problem.loss(start)),
+        None => (problem.clone(), identity(problem)),
     };
-    let (bound, _) = relax::bound(problem, prices);
-    for share in REACHES {
-        let reach = bound + share * (known - bound);
-        let (core, kept) = core(problem, prices, reach);
-        let descent = descend(&core, prices, reach, WORK / REACHES.len());
-        if let Some(picks) = descent.best {
-            return (Some(spread(&kept, &picks)), descent.complete);
-        }
-        if !descent.complete {
-            return (start, false);
-        }
-    }
-    (start, true)
+    let found = search(&core)?.map(|picks| spread(&kept, &picks));
+    let both = [found, start].into_iter().flatten();
+    Ok(both.min_by(|a, b| problem.loss(a).total_cmp(&problem.loss(b))))
 }
 
 fn identity(problem: &Problem) -> Vec<Vec<usize>> {
