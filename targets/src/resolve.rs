@@ -69,6 +69,18 @@ impl ResolvedTarget {
         rows.rev().max_by_key(|r| r.ty.lanes)
     }
 
+    /// What `--cpu` takes for these features again: what was given, or a processor that has them.
+    pub fn again(&self) -> &str {
+        let all = |t: &Self, of: &Self| t.features.iter().all(|f| of.features.contains(f));
+        let same = |cpu: &&str| {
+            let found = named(self.arch, self.triple.clone(), cpu).ok();
+            found.is_some_and(|t| t.level.name == self.level.name && all(&t, self) && all(self, &t))
+        };
+        let own = [self.cpu.as_str(), self.level.name].into_iter();
+        let mut names = own.chain(PROCESSORS.iter().map(|p| p.0));
+        names.find(same).unwrap_or("native")
+    }
+
     /// LLVM's feature string: `+avx2,+bmi…`.
     pub fn llvm_features(&self) -> String {
         let names: Vec<_> = self.features.iter().map(|f| format!("+{f}")).collect();

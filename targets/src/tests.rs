@@ -81,6 +81,25 @@ fn native_is_the_host() {
 }
 
 #[test]
+fn a_processor_that_is_named_again_has_the_same_features() {
+    let again = |cpu: &str| resolve(None, Some(cpu)).unwrap().again().to_owned();
+    for cpu in ["x86-64-v3", "icelake-server", "znver4", "cortex-a76"] {
+        let target = match cpu {
+            "cortex-a76" => resolve(Some("aarch64-unknown-linux-gnu"), Some(cpu)).unwrap(),
+            _ => resolve(Some("x86_64-unknown-linux-gnu"), Some(cpu)).unwrap(),
+        };
+        assert_eq!(target.again(), cpu);
+    }
+    // a processor stands for a level with more than it needs
+    let mut native = resolve(Some("x86_64-unknown-linux-gnu"), Some("znver4")).unwrap();
+    native.cpu = native.level.name.into();
+    assert_ne!(native.again(), native.level.name);
+    let named = resolve(Some("x86_64-unknown-linux-gnu"), Some(native.again())).unwrap();
+    assert_eq!(named.features, native.features);
+    assert_eq!(again("native"), again(&again("native")));
+}
+
+#[test]
 fn what_cannot_be_is_refused_with_a_reason() {
     let error = |t, c| resolve(t, c).unwrap_err().to_string();
     assert!(error(Some("x86_64-pc-windows-msvc"), None).contains("ELF"));

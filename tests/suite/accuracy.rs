@@ -167,6 +167,30 @@ fn drops_that_cannot_be_kept_or_measured_are_told() {
 }
 
 #[test]
+fn a_search_is_told_whatever_it_finds() {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, drop) in ["0", "60"].iter().enumerate() {
+        let out = folder.path().join(i.to_string());
+        let flags = [
+            "--max-drop",
+            drop,
+            "--search",
+            "2",
+            "--effort",
+            "0",
+            "--eval",
+            "none",
+        ];
+        compile(&out, &flags);
+        let report = report(&out);
+        let tried = report["tried"].as_array().unwrap();
+        let count = |key: &str, value: Value| tried.iter().filter(|t| t[key] == value).count();
+        assert_eq!(count("plan", "search".into()), 1, "{tried:?}");
+        assert_eq!(count("returned", true.into()), 1, "{tried:?}");
+    }
+}
+
+#[test]
 fn searched_plans_measure_no_worse_and_keep_the_budget() {
     let folder = tempfile::tempdir().unwrap();
     let flags = [

@@ -185,3 +185,129 @@ fn measured_kernels_predict_the_object() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("portable"), "{refused:?}");
 }
+
+/// Formats of a layer.
+fn formats(report: &Value, layer: &str) -> [String; 2] {
+    let layers = report["layers"].as_array().unwrap();
+    let found = layers.iter().find(|l| l["name"] == layer).unwrap();
+    ["weight_format", "activation_format"].map(|key| found[key].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn layers_that_one_addition_sums_share_formats_when_tied() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let pin = ["--bits", "4", "--pin", "stem_out=int6", "--effort", "0"];
+    let free = compiled(&out("free"), &pin);
+    let both = |r: &Value| ["stem_out", "block2_out"].map(|l| formats(r, l)[0].clone());
+    assert_eq!(both(&free)[0], "int6");
+    assert_ne!(both(&free)[1], "int6");
+    let tied = compiled(&out("tied"), &[&pin[..], &["--tie", "residual"]].concat());
+    assert_eq!(both(&tied), ["int6", "int6"]);
+    assert!(total(&tied, "avg_weight_bits") <= 4.0);
+    let command = reproduced(&tied);
+    assert!(
+        command.contains("--pin stem_out=int6 --tie residual"),
+        "{command}"
+    );
+    // a budget of operations chooses inputs too
+    let bops = ["--bops", "8M", "--tie", "residual", "--effort", "0"];
+    let report = compiled(&out("bops"), &bops);
+    assert_eq!(formats(&report, "stem_out"), formats(&report, "block2_out"));
+
+    let apart = [
+        "--pin",
+        "stem_out=int6",
+        "--pin",
+        "block2_out=int4",
+        "--tie",
+        "residual",
+    ];
+    let said = infeasible(&apart)["message"].as_str().unwrap().to_owned();
+    assert!(said.contains("'stem_out', 'block2_out' are tied"), "{said}");
+}
+
+#[test]
+fn the_frontier_keeps_pins_ties_and_the_first_and_last_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [
+        "--bits",
+        "4",
+        "--pin",
+        "block1_out=int5",
+        "--tie",
+        "residual",
+        "--effort",
+        "0",
+    ];
+    let report = compiled(folder.path(), &flags);
+    let layers = report["layers"].as_array().unwrap();
+    let at = |name: &str| layers.iter().position(|l| l["name"] == name).unwrap();
+    let frontier = report["frontier"].as_array().unwrap();
+    assert!(frontier.len() > 3, "{frontier:?}");
+    for point in frontier {
+        let format = |name: &str| point["formats"][at(name)].as_str().unwrap();
+        assert_eq!(format("block1_out"), "int5");
+        assert_eq!(format("stem_out"), format("block2_out"));
+    }
+    // the plan is a point of it, and where there is room the first layer keeps 8 bits as in the plan
+    let own: Vec<&Value> = layers.iter().map(|l| &l["weight_format"]).collect();
+    let same = |p: &&Value| {
+        p["formats"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .eq(own.iter().copied())
+    };
+    assert!(frontier.iter().any(|p| same(&p)), "{own:?} {frontier:?}");
+}
+
+#[test]
+fn the_command_in_the_report_gives_the_same_object() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("my plan.json");
+    let text = r#"{"layers": [{"name": "block1_out", "weight": "int3", "activation": "int8"}]}"#;
+    std::fs::write(&plan, text).unwrap();
+    let plan = plan.to_str().unwrap();
+    let cases: [&[&str]; 3] = [
+        &["--plan", plan, "--name", "other", "--ranges", "minmax"],
+        &[
+            "--bits",
+            "4",
+            "--pin",
+            "pointwise_out=int6",
+            "--tie",
+            "residual",
+            "--effort",
+            "2",
+            "--finetune",
+            "3",
+        ],
+        &[
+            "--bops",
+            "9M",
+            "--act-bits",
+            "4",
+            "--rounding",
+            "feedback",
+            "--cpu",
+            "znver4",
+        ],
+    ];
+    for (i, flags) in cases.iter().enumerate() {
+        let [first, again] = ["first", "again"].map(|n| folder.path().join(format!("{n}{i}")));
+        compile(&first, &[flags, &["--eval", "none"][..]].concat());
+        let made = report(&first);
+        let command = reproduced(&made);
+        let shell = format!("set -- {command} --eval none; shift; printf '%s\\n' \"$@\"");
+        let words = std::process::Command::new("sh")
+            .args(["-c", &shell])
+            .output()
+            .unwrap();
+        let words = String::from_utf8(words.stdout).unwrap();
+        let out = again.to_str().unwrap();
+        works(words.lines().chain(["-o", out]));
+        let hash = |r: &Value| r["reproduce"]["object_sha256"].clone();
+        assert_eq!(hash(&made), hash(&report(&again)), "{command}");
+    }
+}

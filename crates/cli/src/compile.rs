@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use lowbit::report::{Budget, Report, read_plan, text};
 use lowbit::{
-    Cache, Error, Estimator, Latencies, Options, RoundingMethod, Tuning, ranges_from_name,
+    Cache, Error, Estimator, Latencies, Options, RoundingMethod, Tuning, Tying, ranges_from_name,
 };
 
 use crate::budget::Budgets;
@@ -33,6 +34,11 @@ pub(crate) struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N",
         conflicts_with_all = ["uniform", "plan"])]
     search: Option<u32>,
+    /// Layers that share the formats of weights and inputs. residual: those whose outputs one addition sums, such as a
+    /// projection shortcut and the end of the branch beside it.
+    #[arg(long, value_name = "LAYERS", value_parser = PossibleValuesParser::new(Tying::ALL.map(Tying::name)),
+        conflicts_with_all = ["uniform", "plan"])]
+    tie: Option<String>,
     /// Every layer that is not pinned at the whole width of --bits: nothing is allocated.
     #[arg(long)]
     uniform: bool,
@@ -196,6 +202,7 @@ impl Args {
             uniform: self.uniform,
             act_bits: self.act_bits,
             pins: self.budgets.pin.clone(),
+            tie: self.tie.as_deref().and_then(Tying::from_name),
             search: self.search.map(|n| n as usize),
             tuning: Tuning {
                 effort: self.effort,
@@ -231,10 +238,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         None => work(),
     }?;
     progress.done();
+    let reproduce = &mut compiled.artefact.report.reproduce;
+    reproduce.plan = args.plan.as_ref().map(|p| p.display().to_string());
     let mut more = Vec::new();
     if args.tune {
         let path = args.output.join(LATENCIES).display().to_string();
-        compiled.artefact.report.reproduce.latency_table = Some(path);
+        reproduce.latency_table = Some(path);
         let table = serde_json::to_string_pretty(&compiled.latencies).expect("tables are plain");
         more.push((LATENCIES.to_string(), table.into_bytes()));
     }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use lowbit::report::{Point, text};
-use lowbit::{Cache, Error, Frontier, Over, ParetoOptions, Pin};
+use lowbit::{Cache, Error, Frontier, Over, ParetoOptions, Pin, Tying};
 
 use crate::budget::pin;
 use crate::numbers;
@@ -36,6 +36,10 @@ pub(crate) struct Args {
     /// Formats that a layer must have: `conv1=int8`, or `conv1=int4xint8` for weights and input.
     #[arg(long, value_parser = pin, value_name = "LAYER=FORMAT")]
     pin: Vec<Pin>,
+    /// Layers that share the formats of weights and inputs. residual: those whose outputs one addition sums, such as a
+    /// projection shortcut and the end of the branch beside it.
+    #[arg(long, value_name = "LAYERS", value_parser = PossibleValuesParser::new(Tying::ALL.map(Tying::name)))]
+    tie: Option<String>,
     /// Shape of an input whose axes are unknown.
     #[arg(long, value_parser = numbers::shape, value_name = "[NAME=]1x3x224x224")]
     shape: Vec<(String, Vec<usize>)>,
@@ -70,6 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         over: over.expect("the flag takes these names only"),
         points: args.points,
         pins: args.pin.clone(),
+        tie: args.tie.as_deref().and_then(Tying::from_name),
         measure: args.measure,
         seed: args.seed,
         cache: match args.no_cache {

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use lowbit::report::{Evidence, HessianTraces, MetricGroup, SensitiveLayer};
-use lowbit::{Cache, Error, Grouping, Metric, SensitivityOptions};
+use lowbit::{Cache, Error, Grouping, Metric, SensitivityOptions, Tying};
 
 use crate::numbers;
 use crate::output::{json, line, table};
@@ -32,6 +32,10 @@ pub(crate) struct Args {
     /// layers whose names are the pattern, * standing for any characters.
     #[arg(long, value_name = "kind|NAME=PATTERN", value_parser = group)]
     group: Vec<(String, String)>,
+    /// Layers that share the formats of weights and inputs. residual: those whose outputs one addition sums, such as a
+    /// projection shortcut and the end of the branch beside it.
+    #[arg(long, value_name = "LAYERS", value_parser = PossibleValuesParser::new(Tying::ALL.map(Tying::name)))]
+    tie: Option<String>,
     /// Most samples of the calibration split; 256, or fewer where measuring layers alone would take long.
     #[arg(long)]
     samples: Option<usize>,
@@ -107,6 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         trace_error: args.trace_error,
         probes: args.probes as usize,
         seed: args.seed,
+        tie: args.tie.as_deref().and_then(Tying::from_name),
         cache: match args.no_cache {
             true => Cache::none(),
             false => Cache::default(),

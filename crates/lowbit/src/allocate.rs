@@ -29,7 +29,7 @@ pub fn allocate(path: &Path, limits: &Limits, pins: &[Pin]) -> Result<Allocated,
     let table = read_sensitivity(&text).map_err(|e| named(&format!("no sensitivity file: {e}")))?;
     let allocation = match lowbit_passes::allocate::allocate(&table, limits, pins) {
         Ok(allocation) => allocation,
-        Err(Refusal::Table(e)) => return Err(named(&e)),
+        Err(Refusal::Table(e)) if !e.is_contradiction() => return Err(named(&e)),
         Err(other) => return Err(other.into()),
     };
     let plan = plan(&table, &allocation, pins, &|_| None);
@@ -47,6 +47,7 @@ impl From<Refusal> for Error {
                 message: found.to_string(),
                 least: found.least,
             }),
+            other if other.is_infeasible() => Self::Infeasible(other.to_string().into()),
             other => Self::Other(other.to_string()),
         }
     }

@@ -26,6 +26,7 @@ use crate::decide::{self, Ask, Decision};
 use crate::fit::{Quantizer, Tuning, ranges_name};
 use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
+use crate::tie::Tying;
 use crate::tune::{Latencies, tune_network};
 use crate::within::within;
 use crate::{Cache, Error, Progress, baseline, bench, diagnose, drop, eval, floats, timeline};
@@ -57,6 +58,8 @@ pub struct Options {
     pub act_bits: Option<u32>,
     /// Formats that layers must have.
     pub pins: Vec<Pin>,
+    /// Layers that share their formats.
+    pub tie: Option<Tying>,
     /// Plans that are measured around the integer program's; none where it is not given.
     pub search: Option<usize>,
     /// How the network is made to lose as little as its formats allow.
@@ -87,6 +90,7 @@ impl Options {
             uniform: false,
             act_bits: None,
             pins: Vec::new(),
+            tie: None,
             search: None,
             tuning: Tuning::default(),
             seed: 1,
@@ -373,9 +377,13 @@ fn report(
                 .into(),
             estimator: options.tuning.estimator.name().into(),
             latency_table: options.latencies.path(),
+            name: options.name.clone(),
+            cpu: target.again().into(),
+            plan: None,
             uniform: options.uniform,
             act_bits: options.act_bits,
             pins: options.pins.iter().map(pin_text).collect(),
+            tie: options.tie.map(|t| t.name().into()),
             search: options.search,
             object_sha256: String::new(),
         },

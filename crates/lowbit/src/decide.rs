@@ -32,10 +32,19 @@ const WHY: &str =
 pub(crate) struct Decision {
     /// Formats by layer.
     pub(crate) plan: Plan,
-    /// What was chosen from, where something was measured, and the choices.
-    measured: Option<(Sensitivity, Vec<usize>)>,
+    /// What was chosen from, where something was measured.
+    measured: Option<Chosen>,
     /// Plans that were compared.
     pub(crate) tried: Vec<Tried>,
+}
+
+/// A choice for each layer of a table.
+#[derive(Clone)]
+struct Chosen {
+    table: Sensitivity,
+    choice: Vec<usize>,
+    /// Pins that were asked for, and those that nobody asked for.
+    pins: [Vec<Pin>; 2],
 }
 
 /// What was measured of plans.
@@ -269,7 +278,11 @@ impl Ask<'_> {
         }
         Ok(Decision {
             plan: mixed,
-            measured: Some((program.table, program.found.choice)),
+            measured: Some(Chosen {
+                table: program.table,
+                choice: program.found.choice,
+                pins: [self.options.pins.clone(), program.defaults],
+            }),
             tried: Vec::new(),
         })
     }
@@ -281,22 +294,21 @@ impl Ask<'_> {
         defaults: &[Pin],
     ) -> Result<Decision, Error> {
         let mixed = self.mixed(limits)?;
-        let (table, _) = mixed.measured.clone().expect("the program has a table");
+        let Chosen { table, choice, .. } = mixed.measured.clone().expect("the program has a table");
         let own = &self.options.pins;
         let pinned = own.iter().chain(defaults).cloned().collect();
         let rivals = [pinned, own.clone()];
         let uniform = rivals
             .iter()
             .filter_map(|pins| widest(&table, layers, limits, pins));
-        let (_, choice) = mixed.measured.as_ref().expect("the program has a table");
-        let mut rivals: Vec<Rival> = uniform.filter(|r| &r.found.choice != choice).collect();
+        let mut rivals: Vec<Rival> = uniform.filter(|r| r.found.choice != choice).collect();
         if let Some(plans) = self.options.search {
             rivals.push(Rival {
                 found: self.searched(limits, plans)?,
                 name: SEARCH.into(),
             });
         }
-        self.better(mixed, rivals, &table)
+        self.better(mixed, rivals)
     }
 
     /// The table with inputs of the width that was asked for, and without formats that nothing speaks for.
@@ -314,19 +326,18 @@ impl Ask<'_> {
             let faster = |c: &SensitiveChoice| c.latency_us.is_none_or(|us| us < bar);
             l.choices.retain(|c| c.weight == EIGHT || faster(c));
         }
+        if let Some(tie) = self.options.tie {
+            tie.bind(&mut table, &self.model.graph)?;
+        }
         Ok(table)
     }
 
     /// The mixed plan, or a rival that loses less on samples that neither was made on.
-    fn better(
-        &self,
-        mixed: Decision,
-        rivals: Vec<Rival>,
-        table: &Sensitivity,
-    ) -> Result<Decision, Error> {
+    fn better(&self, mixed: Decision, rivals: Vec<Rival>) -> Result<Decision, Error> {
         if rivals.is_empty() {
             return Ok(mixed);
         }
+        let from = mixed.measured.clone().expect("the program has a table");
         let least = self.loss(&formats(&mixed.plan))?;
         let tried = |plan: &str, loss: f64| Tried {
             plan: plan.into(),
@@ -337,7 +348,7 @@ impl Ask<'_> {
         let program = mixed.plan.clone();
         let mut best = (least, mixed, 0_usize);
         for Rival { found, name } in rivals {
-            let mut rival = plan(table, &found, &[], &|_| None);
+            let mut rival = plan(&from.table, &found, &[], &|_| None);
             let loss = self.loss(&formats(&rival))?;
             all.push(tried(&name, loss));
             if name == SEARCH {
@@ -348,7 +359,10 @@ impl Ask<'_> {
             if loss < best.0 {
                 let found = Decision {
                     plan: rival,
-                    measured: Some((table.clone(), found.choice)),
+                    measured: Some(Chosen {
+                        choice: found.choice,
+                        ..from.clone()
+                    }),
                     tried: Vec::new(),
                 };
                 best = (loss, found, all.len() - 1);
@@ -375,7 +389,7 @@ impl Ask<'_> {
         }
     }
 
-    /// The plan that a search around a decision finds, where it is measured to lose less.
+    /// The plan that a search around a decision finds: the decision's own where none is measured to lose less.
     ///
     /// # Errors
     /// As [`Ask::decide`].
@@ -384,8 +398,7 @@ impl Ask<'_> {
         mixed: &Decision,
         limits: &Limits,
         plans: usize,
-    ) -> Result<Option<Decision>, Error> {
-        let (table, _) = mixed.measured.as_ref().expect("the program has a table");
+    ) -> Result<Decision, Error> {
         let rival = Rival {
             found: self.searched(limits, plans)?,
             name: SEARCH.into(),
@@ -395,8 +408,7 @@ impl Ask<'_> {
             measured: mixed.measured.clone(),
             tried: Vec::new(),
         };
-        let found = self.better(start, vec![rival], table)?;
-        Ok((found.plan != mixed.plan).then_some(found))
+        self.better(start, vec![rival])
     }
 }
 
@@ -450,7 +462,7 @@ pub(crate) fn best(
 ) -> Result<(Allocation, Vec<Pin>), Refusal> {
     let pinned: Vec<Pin> = own.iter().chain(defaults).cloned().collect();
     match allocate(table, limits, &pinned) {
-        Err(Refusal::Infeasible(_)) if !defaults.is_empty() => {
+        Err(refusal) if refusal.is_infeasible() && !defaults.is_empty() => {
             Ok((allocate(table, limits, own)?, own.to_vec()))
         }
         found => Ok((found?, pinned)),
@@ -597,7 +609,7 @@ impl Decision {
     /// What the plan was chosen to cost, where it was chosen by costs.
     pub(crate) fn totals(&self) -> BTreeMap<&'static str, f64> {
         let measured = self.measured.as_ref();
-        measured.map_or_else(BTreeMap::new, |(table, choice)| totals(table, choice))
+        measured.map_or_else(BTreeMap::new, |m| totals(&m.table, &m.choice))
     }
 
     /// Average bits of a weight.
@@ -614,10 +626,10 @@ impl Decision {
             }
         }
         report.tried.clone_from(&self.tried);
-        let Some((table, choice)) = &self.measured else {
+        let Some(chosen) = &self.measured else {
             return;
         };
-        for (row, &c) in table.layers.iter().zip(choice) {
+        for (row, &c) in chosen.table.layers.iter().zip(&chosen.choice) {
             let Some(l) = report.layers.iter_mut().find(|l| l.name == row.name) else {
                 continue;
             };
@@ -630,40 +642,38 @@ impl Decision {
             });
             l.choices = could.collect();
         }
-        report.frontier = frontier(table);
+        report.frontier = chosen.frontier();
     }
 }
 
-/// Best plans from the smallest average of bits to the largest.
-pub(crate) fn frontier(table: &Sensitivity) -> Vec<Point> {
-    let mut points: Vec<Point> = Vec::new();
-    for quarter in FRONTIER {
-        let limits = Limits {
-            bits: Some(f64::from(quarter) / 4.0),
-            ..Limits::default()
-        };
-        let Ok(found) = allocate(table, &limits, &[]) else {
-            continue;
-        };
-        let picks = || {
-            table
-                .layers
-                .iter()
-                .zip(&found.choice)
-                .map(|(l, &c)| &l.choices[c])
-        };
-        let total = |name: &str| found.totals.get(name).copied().unwrap_or(0.0);
-        let point = Point {
-            bits: total("avg_weight_bits"),
-            weight_bytes: total("weight_bytes") as u64,
-            predicted_loss: found.objective,
-            formats: picks().map(|c| c.weight.clone()).collect(),
-            activations: picks().map(|c| c.activation.clone()).collect(),
-            ..Point::default()
-        };
-        if points.last().is_none_or(|p| p.formats != point.formats) {
-            points.push(point);
+impl Chosen {
+    /// Best plans from the smallest average of bits to the largest, chosen as this one: under the same pins and ties.
+    fn frontier(&self) -> Vec<Point> {
+        let mut points: Vec<Point> = Vec::new();
+        let [own, defaults] = &self.pins;
+        for quarter in FRONTIER {
+            let limits = Limits {
+                bits: Some(f64::from(quarter) / 4.0),
+                ..Limits::default()
+            };
+            let Ok((found, _)) = best(&self.table, &limits, own, defaults) else {
+                continue;
+            };
+            let choices = || self.table.layers.iter().zip(&found.choice);
+            let picks = || choices().map(|(l, &c)| &l.choices[c]);
+            let total = |name: &str| found.totals.get(name).copied().unwrap_or(0.0);
+            let point = Point {
+                bits: total("avg_weight_bits"),
+                weight_bytes: total("weight_bytes") as u64,
+                predicted_loss: found.objective,
+                formats: picks().map(|c| c.weight.clone()).collect(),
+                activations: picks().map(|c| c.activation.clone()).collect(),
+                ..Point::default()
+            };
+            if points.last().is_none_or(|p| p.formats != point.formats) {
+                points.push(point);
+            }
         }
+        points
     }
-    points
 }

@@ -188,13 +188,17 @@ impl Ask<'_> {
         let mut measure = |found: &Decision, name: &str| {
             let bits = found.bits();
             let m = self.measured(&found.plan)?;
-            if tried.iter().all(|t| t.0 != found.plan) {
+            let new = tried.iter().all(|t| t.0 != found.plan);
+            if new {
                 self.progress.note(&format!(
                     "{} bits a weight: {} points of {what} below the float model, on {} samples kept apart",
                     short(bits),
                     short(m.drop),
                     m.samples
                 ));
+            }
+            // what the search comes to is told, though it be where it started
+            if new || name == SEARCH {
                 let row = Tried {
                     plan: name.into(),
                     loss: m.loss,
@@ -236,20 +240,16 @@ impl Ask<'_> {
         })?;
         if let Some(plans) = self.options.search {
             let within = limits.with(Bound::Bits, Some(found.bits()));
-            let better = self.polished(&found, &within, plans)?;
-            if let Some(better) = better
-                && measure(&better, SEARCH)?.drop <= points + ROUNDING
-            {
-                found = better;
+            let searched = self.polished(&found, &within, plans)?;
+            if measure(&searched, SEARCH)?.drop <= points + ROUNDING {
+                found = searched;
             }
         }
-        found.tried = tried
-            .into_iter()
-            .map(|(plan, mut row)| {
-                row.returned = plan == found.plan;
-                row
-            })
-            .collect();
+        let returned = tried.iter().position(|t| t.0 == found.plan);
+        found.tried = tried.into_iter().map(|t| t.1).collect();
+        if let Some(i) = returned {
+            found.tried[i].returned = true;
+        }
         Ok(found)
     }
 

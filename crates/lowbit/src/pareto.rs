@@ -12,6 +12,7 @@ use crate::decide::{best, default_pins, formats, narrowed, reasoned};
 use crate::fit::{Quantizer, Tuning};
 use crate::model::{Model, Shapes};
 use crate::sensitivity::{SensitivityOptions, sensitivity_of};
+use crate::tie::Tying;
 use crate::whole::write_all;
 use crate::{Cache, Error, Progress, floats};
 
@@ -55,6 +56,8 @@ pub struct ParetoOptions {
     pub points: usize,
     /// Formats that layers must have.
     pub pins: Vec<Pin>,
+    /// Layers that share their formats.
+    pub tie: Option<Tying>,
     /// Whether each plan is also quantised and measured on samples held out.
     pub measure: bool,
     /// Seed of everything that is drawn.
@@ -103,7 +106,10 @@ pub fn pareto(
     };
     let table = sensitivity_of(&model, &data, &how, progress)?;
     let defaults = default_pins(&layers(&model.graph), &options.pins);
-    let table = narrowed(table, None, options.over == Over::Bops, &defaults);
+    let mut table = narrowed(table, None, options.over == Over::Bops, &defaults);
+    if let Some(tie) = options.tie {
+        tie.bind(&mut table, &model.graph)?;
+    }
     let (mut points, plans) = sweep(&table, options, &defaults, progress)?;
     if options.measure {
         let tuning = Tuning {
@@ -142,6 +148,9 @@ fn command(path: &Path, data: &Path, options: &ParetoOptions) -> String {
         let activation = pin.activation.iter().map(|a| format!("x{a}"));
         let formats: String = pin.weight.iter().cloned().chain(activation).collect();
         text += &format!(" --pin {}", quoted(&format!("{}={formats}", pin.layer)));
+    }
+    if let Some(tie) = options.tie {
+        text += &format!(" --tie {}", tie.name());
     }
     if options.seed != 1 {
         text += &format!(" --seed {}", options.seed);

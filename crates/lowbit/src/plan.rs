@@ -18,11 +18,50 @@ pub(crate) fn plan(
             name: l.name.clone(),
             weight: choice.weight.clone(),
             activation: choice.activation.clone(),
-            why: if forced { reason() } else { why(l, c, found) },
+            why: match forced {
+                true => reason(),
+                false => shared(table, l, c, found),
+            },
         }
     };
     Plan {
         layers: table.layers.iter().zip(&found.choice).map(layer).collect(),
+    }
+}
+
+/// Why a layer that could choose has its choice; layers that are tied choose as one.
+fn shared(table: &Sensitivity, layer: &SensitiveLayer, index: usize, found: &Allocation) -> String {
+    let others =
+        |o: &&SensitiveLayer| layer.tie.is_some() && o.tie == layer.tie && o.name != layer.name;
+    let names: Vec<String> = table
+        .layers
+        .iter()
+        .filter(others)
+        .map(|o| format!("'{}'", o.name))
+        .collect();
+    if names.is_empty() {
+        return why(layer, index, found);
+    }
+    let mut all = layer.clone();
+    for other in table.layers.iter().filter(others) {
+        all.params = all.params.zip(other.params).map(|(a, b)| a + b);
+        for (sum, c) in all.choices.iter_mut().zip(&other.choices) {
+            add(sum, c);
+        }
+    }
+    format!("with {}: {}", names.join(", "), why(&all, index, found))
+}
+
+/// Adds losses and costs.
+fn add(sum: &mut SensitiveChoice, other: &SensitiveChoice) {
+    let both = |a: Option<f64>, b: Option<f64>| a.zip(b).map(|(a, b)| a + b);
+    sum.loss += other.loss;
+    sum.weight_bytes = both(sum.weight_bytes, other.weight_bytes);
+    sum.bops = both(sum.bops, other.bops);
+    sum.latency_us = both(sum.latency_us, other.latency_us);
+    sum.object_bytes = both(sum.object_bytes, other.object_bytes);
+    for (step, bytes) in &other.step_bytes {
+        *sum.step_bytes.entry(step.clone()).or_default() += bytes;
     }
 }
 

@@ -22,6 +22,7 @@ use lowbit_report::{
 pub use grouped::Grouping;
 
 use crate::model::{Model, Shapes};
+use crate::tie::Tying;
 use crate::{Cache, Error, Key, Progress};
 use grouped::{Chosen, GROUPED, combined, told};
 
@@ -43,6 +44,8 @@ pub struct SensitivityOptions {
     pub probes: usize,
     /// Seed of everything that is drawn.
     pub seed: u64,
+    /// Layers that share their formats.
+    pub tie: Option<Tying>,
     /// Where results are kept.
     pub cache: Cache,
 }
@@ -57,6 +60,7 @@ impl Default for SensitivityOptions {
             trace_error: 0.05,
             probes: 2048,
             seed: 1,
+            tie: None,
             cache: Cache::default(),
         }
     }
@@ -101,22 +105,11 @@ pub fn sensitivity(
     let model = Model::open(model, shapes)?;
     let data = model.data(data)?;
     let session = Session::new(&model, &data, options, progress)?;
-    if options.groups.is_some() {
-        return session.by_groups();
+    let mut found = session.evidence()?;
+    if let Some(tie) = options.tie {
+        tie.bind(&mut found.table, &model.graph)?;
     }
-    let (metric, mut ranks) = session.metric()?;
-    if options.judge > 0 {
-        ranks = session.ranks("judge", options.judge, &session.all()?)?;
-    }
-    Ok(Evidence {
-        table: session.table(metric.name(), &session.losses(metric)?),
-        ranks,
-        groups: Vec::new(),
-        traces: match options.metric {
-            Some(Metric::Hessian) => Some(session.traces()?),
-            _ => None,
-        },
-    })
+    Ok(found)
 }
 
 /// The table alone, of a model that is open.
@@ -303,6 +296,26 @@ impl<'a> Session<'a> {
             layers: rows.map(layer).collect(),
             ..Sensitivity::default()
         }
+    }
+
+    /// The table with what speaks for it.
+    fn evidence(&self) -> Result<Evidence, Error> {
+        if self.options.groups.is_some() {
+            return self.by_groups();
+        }
+        let (metric, mut ranks) = self.metric()?;
+        if self.options.judge > 0 {
+            ranks = self.ranks("judge", self.options.judge, &self.all()?)?;
+        }
+        Ok(Evidence {
+            table: self.table(metric.name(), &self.losses(metric)?),
+            ranks,
+            groups: Vec::new(),
+            traces: match self.options.metric {
+                Some(Metric::Hessian) => Some(self.traces()?),
+                _ => None,
+            },
+        })
     }
 
     /// The table of groups, and how it compares with each metric alone.

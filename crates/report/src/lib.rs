@@ -363,6 +363,15 @@ pub struct Reproduce {
     /// The table of measured latencies that was given or made.
     #[serde(default)]
     pub latency_table: Option<String>,
+    /// Name of the object, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What `--cpu` takes for the same features.
+    #[serde(default)]
+    pub cpu: String,
+    /// Path of the plan that was followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// Every layer at the width of the budget of bits.
     #[serde(default)]
     pub uniform: bool,
@@ -372,6 +381,9 @@ pub struct Reproduce {
     /// Formats that layers had to have, as the command line takes them.
     #[serde(default)]
     pub pins: Vec<String>,
+    /// Which layers had to share their formats.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tie: Option<String>,
     /// Plans that were measured around the integer program's, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<usize>,

@@ -2,31 +2,44 @@
 
 use crate::{Budget, Report};
 
-/// The command line without its output folder; `budget` tells whether it holds the budgets that were given.
+/// The command line without its output folder; `budget` tells whether it holds the budgets that were given, or whatever
+/// else stood in their place.
 pub fn command(r: &Report, budget: bool) -> String {
     let mut words = vec!["lowbit".into(), "compile".into(), quoted(&r.model.path)];
     let mut flag = |name: &str, value: String| words.extend([name.into(), quoted(&value)]);
-    if let Some(data) = &r.reproduce.data {
+    let given = &r.reproduce;
+    if let Some(data) = &given.data {
         flag("--data", data.clone());
     }
     if budget {
         budgets(&r.budget, &mut flag);
+        let chosen = [
+            ("--latency-table", given.latency_table.clone()),
+            ("--plan", given.plan.clone()),
+            ("--search", given.search.map(|n| n.to_string())),
+        ];
+        for (name, value) in chosen {
+            if let Some(value) = value {
+                flag(name, value);
+            }
+        }
     }
-    if let Some(table) = r.reproduce.latency_table.as_ref().filter(|_| budget) {
-        flag("--latency-table", table.clone());
-    }
-    for pin in r.reproduce.pins.iter().filter(|_| budget) {
+    for pin in &given.pins {
         flag("--pin", pin.clone());
     }
-    if let Some(bits) = r.reproduce.act_bits.filter(|_| budget) {
+    if let Some(tie) = &given.tie {
+        flag("--tie", tie.clone());
+    }
+    if let Some(bits) = given.act_bits {
         flag("--act-bits", bits.to_string());
     }
-    if let Some(plans) = r.reproduce.search.filter(|_| budget) {
-        flag("--search", plans.to_string());
-    }
     flag("--target", r.target.triple.clone());
-    flag("--cpu", r.target.level.clone());
-    for (name, dims) in &r.reproduce.shapes {
+    let cpu = Some(&given.cpu).filter(|c| !c.is_empty());
+    flag("--cpu", cpu.unwrap_or(&r.target.level).clone());
+    if let Some(name) = &given.name {
+        flag("--name", name.clone());
+    }
+    for (name, dims) in &given.shapes {
         let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
         let name = if name.is_empty() {
             String::new()
@@ -116,13 +129,25 @@ mod tests {
         r.reproduce.latency_table = Some("out/latency.json".into());
         r.reproduce.pins = vec!["a b=int8".into()];
         r.reproduce.search = Some(40);
+        r.reproduce.tie = Some("residual".into());
+        r.reproduce.plan = Some("my plan.json".into());
+        r.reproduce.name = Some("net".into());
+        r.reproduce.cpu = "znver4".into();
         let first = "lowbit compile 'my net.onnx' --bits 4.5 --latency 0.25 --ram 20000 --object-size 64000 --max-drop 0.5";
         assert_eq!(
             command(&r, true),
             format!(
-                "{first} --latency-table out/latency.json --pin 'a b=int8' --search 40 --target x86_64-linux --cpu x86-64-v3 --shape 1x3 --effort 2 --rounding adaround"
+                "{first} --latency-table out/latency.json --plan 'my plan.json' --search 40 --pin 'a b=int8' --tie residual --target x86_64-linux --cpu znver4 --name net --shape 1x3 --effort 2 --rounding adaround"
             )
         );
+        assert_eq!(
+            command(&r, false),
+            "lowbit compile 'my net.onnx' --pin 'a b=int8' --tie residual --target x86_64-linux --cpu znver4 --name net --shape 1x3 --effort 2 --rounding adaround"
+        );
+        r.reproduce.plan = None;
+        r.reproduce.tie = None;
+        r.reproduce.name = None;
+        r.reproduce.cpu = String::new();
         r.budget = Budget {
             bits: Some(4.5),
             ..Budget::default()

@@ -75,6 +75,17 @@ pub enum Refusal {
     Solver(String),
 }
 
+impl Refusal {
+    /// Whether other limits, pins or ties could be kept: the table is sound and the solver did its work.
+    pub fn is_infeasible(&self) -> bool {
+        match self {
+            Self::Infeasible(_) => true,
+            Self::Table(e) => e.is_contradiction(),
+            Self::Solver(_) => false,
+        }
+    }
+}
+
 /// The plan of least loss within the limits; ties go to the solver, always in the same way.
 ///
 /// # Errors

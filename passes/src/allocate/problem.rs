@@ -78,11 +78,23 @@ pub enum TableError {
         /// Formats that it can have.
         known: String,
     },
-    /// Pins and ties that contradict each other.
+    /// Pins of layers that are tied, with no format in common.
+    #[error(
+        "layers {0} are tied, and their pins leave no format that all of them can have; pin them alike, or give up the tie"
+    )]
+    TiedPins(String),
+    /// Pins and readers that contradict each other.
     #[error(
         "layer '{0}' has no choice left: its pins, its ties and the layers that read the same tensor contradict each other"
     )]
     Contradiction(String),
+}
+
+impl TableError {
+    /// Whether the table is sound, and what is asked of it contradicts itself.
+    pub fn is_contradiction(&self) -> bool {
+        matches!(self, Self::TiedPins(_) | Self::Contradiction(_))
+    }
 }
 
 /// Narrows the choices of a layer.
@@ -462,9 +474,11 @@ fn group(
         })
         .collect();
     if options.is_empty() {
-        return Err(TableError::Contradiction(
-            table.layers[layers[0]].name.clone(),
-        ));
+        let names = layers
+            .iter()
+            .map(|&l| format!("'{}'", table.layers[l].name));
+        let names: Vec<String> = names.collect();
+        return Err(TableError::TiedPins(names.join(", ")));
     }
     Ok(Group { layers, options })
 }

@@ -120,7 +120,7 @@ fn is_product(graph: &Graph, node: &Node) -> bool {
 }
 
 /// Whether a node only moves elements, or scales or shifts them by constants.
-fn moves(graph: &Graph, node: &Node) -> bool {
+pub(super) fn moves(graph: &Graph, node: &Node) -> bool {
     match &node.op {
         Op::Reshape(_) | Op::Transpose(_) | Op::Slice(_) | Op::Gather(_) => true,
         Op::Binary(op) => {

@@ -15,6 +15,7 @@ mod measured;
 mod plans;
 mod random;
 mod rank;
+mod residual;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ pub use lrp::lrp;
 pub use measured::{Measured, measure};
 pub use plans::{Kind as PlanKind, plan_loss, random_plan, random_plan_of};
 pub use rank::{Interval, bootstrap, spearman};
+pub use residual::residual;
 
 use lowbit_ir::eval::EvalError;
 
