@@ -259,7 +259,12 @@ fn the_frontier_keeps_pins_ties_and_the_first_and_last_layer() {
             .iter()
             .eq(own.iter().copied())
     };
-    assert!(frontier.iter().any(|p| same(&p)), "{own:?} {frontier:?}");
+    let point = frontier.iter().find(same);
+    let point = point.unwrap_or_else(|| panic!("{own:?} {frontier:?}"));
+    assert_eq!(
+        point["weight_bytes"].as_f64(),
+        Some(total(&report, "weight_bytes"))
+    );
 }
 
 #[test]

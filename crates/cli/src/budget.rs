@@ -11,7 +11,7 @@ pub(crate) struct Budgets {
     /// Largest average of bits of a weight.
     #[arg(long, value_parser = numbers::scaled)]
     pub(crate) bits: Option<f64>,
-    /// Most bytes of weights and constants.
+    /// Most bytes of the object's constants: weights as they lie packed, padding included, biases, multipliers, tables.
     #[arg(long, value_parser = numbers::scaled, value_name = "BYTES")]
     pub(crate) size: Option<f64>,
     /// Most bit operations: multiply-accumulates times weight bits times activation bits.

@@ -14,7 +14,7 @@ use crate::{numbers, output};
 /// Compile a model to an object, a header and a report.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Example:\n  lowbit compile net.onnx --data calib.toml --bits 8 -o out/\n  lowbit compile net.onnx --data calib.toml --size 60K --ram 40K --latency 0.5 --tune -o out/\n  lowbit compile net.onnx --data calib.toml --max-drop 0.5 -o out/\n  cc app.c out/net.o -o app"
+    after_help = "Example:\n  lowbit compile net.onnx --data calib.toml --bits 8 -o out/\n  lowbit compile net.onnx --data calib.toml --size 60K --ram 40K --latency 0.5 --tune -o out/\n  lowbit compile net.onnx --data calib.toml --max-drop 0.5 -o out/\n  lowbit compile net.onnx --data calib.toml --bits 4 --pin conv1=8 --tie residual -o out/\n  cc app.c out/net.o -o app"
 )]
 pub(crate) struct Args {
     /// The ONNX file.

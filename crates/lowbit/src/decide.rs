@@ -642,13 +642,16 @@ impl Decision {
             });
             l.choices = could.collect();
         }
-        report.frontier = chosen.frontier();
+        let planned = self.totals().get(Bound::Size.total()).copied();
+        let beside = planned.map_or(0.0, |p| report.totals.weight_bytes as f64 - p);
+        report.frontier = chosen.frontier(beside);
     }
 }
 
 impl Chosen {
-    /// Best plans from the smallest average of bits to the largest, chosen as this one: under the same pins and ties.
-    fn frontier(&self) -> Vec<Point> {
+    /// Best plans from the smallest average of bits to the largest, chosen as this one: under the same pins and ties. The
+    /// object has constants of so many bytes `beside` what the table tells of weights.
+    fn frontier(&self, beside: f64) -> Vec<Point> {
         let mut points: Vec<Point> = Vec::new();
         let [own, defaults] = &self.pins;
         for quarter in FRONTIER {
@@ -664,7 +667,7 @@ impl Chosen {
             let total = |name: &str| found.totals.get(name).copied().unwrap_or(0.0);
             let point = Point {
                 bits: total("avg_weight_bits"),
-                weight_bytes: total("weight_bytes") as u64,
+                weight_bytes: (total("weight_bytes") + beside).max(0.0) as u64,
                 predicted_loss: found.objective,
                 formats: picks().map(|c| c.weight.clone()).collect(),
                 activations: picks().map(|c| c.activation.clone()).collect(),
