@@ -11,7 +11,7 @@ use lowbit_report::Sensitivity;
 #[path = "../passes/src/allocate/instances.rs"]
 mod instances;
 
-use instances::{KINDS, Random};
+use instances::{KINDS, Random, alike};
 
 const LAYERS: usize = 300;
 const CHOICES: usize = 12;
@@ -51,7 +51,7 @@ fn main() {
         std::process::exit(2);
     };
     println!("kind         median s    max s   of it seed");
-    for (name, kind) in KINDS {
+    for (name, kind) in KINDS.iter().chain(&[("alike", alike as instances::Kind)]) {
         let mut times = Vec::new();
         for seed in 0..seeds {
             let mut r = Random(seed);

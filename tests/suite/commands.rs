@@ -135,7 +135,7 @@ fn predictions_are_those_that_the_accuracy_counts() {
 #[test]
 fn the_time_of_each_stage_is_told_on_demand() {
     let folder = tempfile::tempdir().unwrap();
-    let ran = compile(folder.path(), &["--eval", "none", "-v"]);
+    let ran = compile(folder.path(), &["--eval", "none", "-v", "--no-cache"]);
     for stage in ["calibrate", "fit", "emit"] {
         let of = |l: &str| l.starts_with(&format!("lowbit: {stage}: ")) && l.ends_with(" s");
         assert!(ran.stderr.lines().any(of), "{ran:?}");

@@ -22,7 +22,7 @@ impl Random {
 /// A table of so many layers with so many choices.
 pub(crate) type Kind = fn(&mut Random, usize, usize) -> Sensitivity;
 
-/// Kinds of tables by name.
+/// Kinds of tables by name that are proved with little work from every seed; [`alike`] is not always.
 pub(crate) const KINDS: &[(&str, Kind)] = &[
     ("noisy", noisy),
     ("scattered", scattered),
@@ -87,8 +87,25 @@ pub(crate) fn scattered(r: &mut Random, layers: usize, choices: usize) -> Sensit
 /// Layers as networks have them: each bit takes away about three quarters of the loss, work is weights times positions, and
 /// time goes with both.
 pub(crate) fn convex(r: &mut Random, layers: usize, choices: usize) -> Sensitivity {
+    let size = |r: &mut Random| (64.0 * (8.0 * r.unit()).exp2()).ceil();
+    layered(r, layers, choices, size)
+}
+
+/// As [`convex`], but all layers have one of a few sizes, as those of transformers.
+pub(crate) fn alike(r: &mut Random, layers: usize, choices: usize) -> Sensitivity {
+    layered(r, layers, choices, |r| {
+        1024.0 * [9.0, 36.0, 16.0, 64.0][r.below(4)]
+    })
+}
+
+fn layered(
+    r: &mut Random,
+    layers: usize,
+    choices: usize,
+    size: impl Fn(&mut Random) -> f64,
+) -> Sensitivity {
     table(layers, |index| {
-        let params = (64.0 * (8.0 * r.unit()).exp2()).ceil();
+        let params = size(r);
         let positions = (1 + r.below(1024)) as f64;
         let sensitivity = (8.0 * r.unit()).exp2();
         let decay = 0.2 + 0.1 * r.unit();

@@ -1,5 +1,5 @@
 use super::*;
-use instances::{KINDS, Random, noisy};
+use instances::{KINDS, Random, alike, noisy};
 use lowbit_report::{MemoryStep, SensitiveChoice, SensitiveLayer, Sensitivity, Tie};
 
 /// Limits between the least and the most of three budgets.
@@ -283,6 +283,15 @@ fn large_programs_are_proved_optimal_with_little_work() {
         }
         assert!(found > 0, "no program of kind {name} has a plan");
     }
+}
+
+#[test]
+fn layers_of_a_few_sizes_are_proved_optimal() {
+    let mut r = Random(2);
+    let table = alike(&mut r, 300, 12);
+    let limits = limits(&mut r, &table);
+    let found = allocate(&table, &limits, &[]).unwrap();
+    assert_eq!(check(&table, &limits, &[], &found), Ok(()));
 }
 
 #[test]
