@@ -173,6 +173,18 @@ pub(super) fn peer(line: &str) -> Option<(String, String)> {
     Some((name, format!("{lost:.2} / {apart:.2}")))
 }
 
+/// Figures of a model in what `benches/nncf_int8.py` writes.
+pub(super) fn nncf(found: &Value) -> Option<String> {
+    let drop = found["drop"].as_f64()?;
+    let apart = found["disagreement"]
+        .as_f64()
+        .zip(found["divergence"].as_f64());
+    Some(match apart {
+        Some((apart, divergence)) => format!("{drop:.2} / {apart:.2} / {divergence:.4}"),
+        None => format!("{drop:.2} of AUC"),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,6 +200,14 @@ mod tests {
         );
         let row = "| a (mlp) | mlp | AUC .8931 | .8869 / .8869 | – |";
         assert_eq!(peer(row), Some(("a".into(), "0.62 of AUC".into())));
+    }
+
+    #[test]
+    fn another_tools_figures_are_read() {
+        let found = json!({"drop": -0.111, "disagreement": 1.667, "divergence": 0.01332});
+        assert_eq!(nncf(&found), Some("-0.11 / 1.67 / 0.0133".into()));
+        assert_eq!(nncf(&json!({"drop": 14.611})), Some("14.61 of AUC".into()));
+        assert_eq!(nncf(&json!({})), None);
     }
 
     #[test]

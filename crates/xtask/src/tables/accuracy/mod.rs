@@ -61,7 +61,7 @@ fn run(bench: &Bench) -> Result<String> {
         page.put(
             Row::Budgets,
             &model.name,
-            &[row.peer(bench), budgets].concat(),
+            &[row.peers(bench), budgets].concat(),
         );
         page.write()?;
     }
@@ -122,13 +122,19 @@ impl<'a> Measured<'a> {
         found
     }
 
-    /// onnxruntime's figures, from the table in the README beside the models.
-    fn peer(&self, bench: &Bench) -> Vec<String> {
-        let text = std::fs::read_to_string(bench.zoo().join("README.md")).unwrap_or_default();
-        let found = text
+    /// Figures of other tools' 8 bits: onnxruntime's from the table in the README beside the models, NNCF's from the file
+    /// that `benches/nncf_int8.py` writes.
+    fn peers(&self, bench: &Bench) -> Vec<String> {
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+        let text = read(bench.zoo().join("README.md"));
+        let onnxruntime = text
             .lines()
             .filter_map(cell::peer)
-            .find(|p| p.0 == self.model.name);
-        vec![found.map_or("–".into(), |p| p.1)]
+            .find(|p| p.0 == self.model.name)
+            .map(|p| p.1);
+        let tables = crate::shell::root().join("target/tables");
+        let nncf: Option<Value> = serde_json::from_str(&read(tables.join("nncf.json"))).ok();
+        let nncf = nncf.and_then(|all| cell::nncf(all.get(&self.model.name)?));
+        [onnxruntime, nncf].map(|p| p.unwrap_or("–".into())).into()
     }
 }
