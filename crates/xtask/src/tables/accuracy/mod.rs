@@ -6,6 +6,7 @@ mod page;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use super::{Bench, Model, Table};
 use auc::Anomalies;
