@@ -6,6 +6,7 @@ use lowbit_kernel::{Call, Kernel, Place, Program};
 use lowbit_targets::ResolvedTarget;
 
 use super::arena::{Lifetime, lower_bound, plan};
+use super::moved::{moved, read_anywhere};
 use super::storage::{Border, SLACK, arena, borders, is_constant, reads_exactly, slack};
 use super::view::{View, copy_step, relayout};
 use super::{Arg, Machine, Operand, Step, Storage, border, select};
@@ -172,6 +173,9 @@ impl<'a> Driver<'a> {
     }
 
     fn node(&mut self, node: &Node) -> Result<(), LowerError> {
+        if self.shares_memory(node) {
+            return Ok(());
+        }
         if let Op::Reshape(_) = &node.op {
             self.reshape(node);
             return Ok(());
@@ -204,6 +208,25 @@ impl<'a> Driver<'a> {
         self.fill_border(node.output, memory, &storage);
         self.values.insert(node.output, (memory, storage));
         Ok(())
+    }
+
+    /// Lets the result be a part of its operand's memory, where it only moves elements and all that read it take any layout.
+    fn shares_memory(&mut self, node: &Node) -> bool {
+        let Some(&first) = node.inputs.first() else {
+            return false;
+        };
+        let Some((memory @ Memory::Buffer(_), given)) = self.values.get(&first).cloned() else {
+            return false;
+        };
+        let Some(view) = moved(&node.op, &given) else {
+            return false;
+        };
+        let users = self.graph.users();
+        if !read_anywhere(self.graph, &users, node.output, &view) {
+            return false;
+        }
+        self.values.insert(node.output, (memory, view));
+        true
     }
 
     /// Shares memory where the elements lie alike, else copies.

@@ -1,7 +1,7 @@
 //! From accumulators to stored codes: what follows the sums of a convolution.
 
 use lowbit_ir::DType;
-use lowbit_ir::ops::{Epilogue, IntConv};
+use lowbit_ir::ops::{Codes, Epilogue, IntConv};
 use lowbit_kernel::{Addr, Builder, Scalar, Type, Val};
 
 use super::elementwise::store_codes;
@@ -150,51 +150,69 @@ impl Finish<'_> {
                 )
             })
             .collect();
-        if self.op.out.dtype == DType::U8 {
-            self.store_bytes(b, &codes, y, valid);
-            return;
-        }
-        for (&v, at) in codes.iter().zip(y) {
-            if valid == usize::from(self.machine.lanes) {
-                store_codes(b, v, self.op.out, at.clone());
-            } else {
-                for lane in 0..valid {
-                    let x = b.extract(v, lane as u16);
-                    let at = at.clone().plus((lane * self.op.out.dtype.bytes()) as i64);
-                    store_codes(b, x, self.op.out, at);
-                }
+        store_pixels(b, self.machine, self.op.out, &codes, y, valid);
+    }
+}
+
+/// Stores codes of several pixels, a vector of channels each, of which `valid` lanes are channels.
+pub(crate) fn store_pixels(
+    b: &mut Builder,
+    machine: &Machine,
+    out: Codes,
+    codes: &[Val],
+    y: &[Addr],
+    valid: usize,
+) {
+    if out.dtype == DType::U8 {
+        return store_bytes(b, machine, out, codes, y, valid);
+    }
+    for (&v, at) in codes.iter().zip(y) {
+        if valid == usize::from(machine.lanes) {
+            store_codes(b, v, out, at.clone());
+        } else {
+            for lane in 0..valid {
+                let x = b.extract(v, lane as u16);
+                let at = at.clone().plus((lane * out.dtype.bytes()) as i64);
+                store_codes(b, x, out, at);
             }
         }
     }
+}
 
-    /// Packs four pixels at a time: the in-lane interleaving is undone by one permutation of dwords.
-    fn store_bytes(&self, b: &mut Builder, codes: &[Val], y: &[Addr], valid: usize) {
-        let lanes = self.machine.lanes;
-        let quarter = lanes / 4;
-        for (four, y) in codes.chunks(4).zip(y.chunks(4)) {
-            let part = |i: usize| four[i.min(four.len() - 1)];
-            let mut packed = b.pack4_u8([part(0), part(1), part(2), part(3)]);
-            let ty = b.ty(packed);
-            if self.op.out.lo > 0 {
-                let lo = b.constant(ty, self.op.out.lo.into());
-                packed = b.umax(packed, lo);
-            }
-            if self.op.out.hi < 255 {
-                let hi = b.constant(ty, self.op.out.hi.into());
-                packed = b.umin(packed, hi);
-            }
-            let dwords = b.bitcast(Type::I32.x(lanes), packed);
-            let order: Vec<u16> = (0..4)
-                .flat_map(|p| (0..quarter).map(move |l| l * 4 + p))
-                .collect();
-            let ordered = if quarter == 1 {
-                dwords
-            } else {
-                b.shuffle(dwords, dwords, &order)
-            };
-            for (p, at) in y.iter().enumerate() {
-                store_pixel(b, ordered, p as u16 * quarter, quarter, at, valid);
-            }
+/// Packs four pixels at a time: the in-lane interleaving is undone by one permutation of dwords.
+fn store_bytes(
+    b: &mut Builder,
+    machine: &Machine,
+    out: Codes,
+    codes: &[Val],
+    y: &[Addr],
+    valid: usize,
+) {
+    let lanes = machine.lanes;
+    let quarter = lanes / 4;
+    for (four, y) in codes.chunks(4).zip(y.chunks(4)) {
+        let part = |i: usize| four[i.min(four.len() - 1)];
+        let mut packed = b.pack4_u8([part(0), part(1), part(2), part(3)]);
+        let ty = b.ty(packed);
+        if out.lo > 0 {
+            let lo = b.constant(ty, out.lo.into());
+            packed = b.umax(packed, lo);
+        }
+        if out.hi < 255 {
+            let hi = b.constant(ty, out.hi.into());
+            packed = b.umin(packed, hi);
+        }
+        let dwords = b.bitcast(Type::I32.x(lanes), packed);
+        let order: Vec<u16> = (0..4)
+            .flat_map(|p| (0..quarter).map(move |l| l * 4 + p))
+            .collect();
+        let ordered = if quarter == 1 {
+            dwords
+        } else {
+            b.shuffle(dwords, dwords, &order)
+        };
+        for (p, at) in y.iter().enumerate() {
+            store_pixel(b, ordered, p as u16 * quarter, quarter, at, valid);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Each node becomes calls of kernels whose texts are built for its shapes and the target's few numbers ([`Machine`]);
 //! equal texts are kept once. A tensor that a padded convolution reads has a border of its zero-point around it. Reshapes
-//! share memory. The arena is planned over the lifetimes of all tensors and work spaces.
+//! share memory, and so do slices and transpositions that only products of activations read. The arena is planned over the lifetimes of all tensors and work spaces.
 
 mod arena;
 mod border;
@@ -21,6 +21,8 @@ mod gather;
 mod lookup;
 mod machine;
 mod matmul;
+mod matmul_pack;
+mod moved;
 mod node;
 mod normalize;
 mod pad;

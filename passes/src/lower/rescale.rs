@@ -7,8 +7,14 @@ use super::elementwise::store_codes;
 
 /// Rescales accumulators and stores the codes.
 pub(crate) fn store(b: &mut Builder, acc: Val, rescale: Rescale, out: Codes, addr: Addr) {
+    let codes = codes(b, acc, rescale);
+    store_codes(b, codes, out, addr);
+}
+
+/// Rescaled accumulators, before they are clamped.
+pub(crate) fn codes(b: &mut Builder, acc: Val, rescale: Rescale) -> Val {
     let ty = b.ty(acc);
-    let codes = match rescale {
+    match rescale {
         Rescale::High { m, b: bias } => {
             let [m, bias] = [m, bias].map(|x| b.constant(ty, x.into()));
             let sum = b.add(acc, bias);
@@ -21,6 +27,5 @@ pub(crate) fn store(b: &mut Builder, acc: Val, rescale: Rescale, out: Codes, add
             let zero = b.constant(ty, zero_point.into());
             b.add(scaled, zero)
         }
-    };
-    store_codes(b, codes, out, addr);
+    }
 }

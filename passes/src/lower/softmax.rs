@@ -14,29 +14,29 @@ pub(crate) fn lower(
 ) -> Vec<Step> {
     let storage = operands[0].storage;
     let n = *storage.shape.last().expect("softmax has a last axis");
-    let tables = Tables::new(op, operands, storage.dtype);
+    let tables = tables(op, operands, storage.dtype);
     let mut b = Builder::new("softmax");
     let x = b.buffer("x", Role::In, storage.bytes);
-    let t = b.buffer("tables", Role::Const, tables.bytes.len());
-    let e = b.buffer("exponentials", Role::Scratch, n * 4);
+    let t = b.buffer("tables", Role::Const, tables.len());
+    let e = b.buffer("exponentials", Role::Scratch, n * EXPONENTIAL);
     let y = b.buffer("y", Role::Out, result.bytes);
+    let softmax = Softmax {
+        op,
+        n,
+        dtype: storage.dtype,
+        tables: t,
+        machine,
+    };
     Rows::new(&[storage, result]).emit(&mut b, |b, rows| {
-        let max = maximum(b, rows.addr(0, x), n, storage.dtype, machine);
-        let sum = exponentials(b, op, max, [rows.addr(0, x), e.at(0)], n, storage.dtype, t);
+        let max = softmax.maximum(b, rows.addr(0, x));
+        let sum = softmax.exponentials(b, max, [rows.addr(0, x), e.at(0)]);
         let (reciprocal, shift) = reciprocal(b, sum, op.bits);
-        probabilities(
-            b,
-            op.bits,
-            [reciprocal, shift],
-            [e.at(0), rows.addr(1, y)],
-            n,
-            machine,
-        );
+        softmax.probabilities(b, [reciprocal, shift], [e.at(0), rows.addr(1, y)]);
     });
     let args = vec![
         Arg::Operand(0),
-        Arg::Const(tables.bytes),
-        Arg::Scratch(0, n * 4),
+        Arg::Const(tables),
+        Arg::Scratch(0, n * EXPONENTIAL),
         Arg::Result,
     ];
     vec![Step {
@@ -45,79 +45,177 @@ pub(crate) fn lower(
     }]
 }
 
-/// For 8-bit operands the exponentials of all 256 differences; else both tables of the definition.
-struct Tables {
-    bytes: Vec<u8>,
-}
+/// Bytes of an exponential: at most 2^15.
+const EXPONENTIAL: usize = 2;
 
-impl Tables {
-    fn new(op: &IntSoftmax, operands: &[Operand<'_>], dtype: DType) -> Self {
-        let [t1, t2] = [1, 2].map(|i| {
-            operands[i]
-                .constant
-                .expect("tables are constant")
-                .as_slice::<u16>()
-        });
-        let bytes = if dtype == DType::U8 {
-            (0..256)
-                .flat_map(|d| op.exponential(d, t1, t2).to_le_bytes())
-                .collect()
-        } else {
-            t1.iter().chain(t2).flat_map(|x| x.to_le_bytes()).collect()
-        };
-        Self { bytes }
+/// For 8-bit operands the low bytes of the exponentials of all 256 differences, then the high ones; else both tables of the
+/// definition.
+fn tables(op: &IntSoftmax, operands: &[Operand<'_>], dtype: DType) -> Vec<u8> {
+    let [t1, t2] = [1, 2].map(|i| {
+        let table = operands[i].constant.expect("tables are constant");
+        table.as_slice::<u16>()
+    });
+    if dtype != DType::U8 {
+        return t1.iter().chain(t2).flat_map(|x| x.to_le_bytes()).collect();
     }
+    let byte = |k: usize| (0..256).map(move |d| op.exponential(d, t1, t2).to_le_bytes()[k]);
+    byte(0).chain(byte(1)).collect()
 }
 
-fn maximum(b: &mut Builder, x: Addr, n: usize, dtype: DType, machine: &Machine) -> Val {
-    let mut best = None;
-    for chunk in chunks(n, machine.lanes) {
-        let ty = Type {
-            scalar: scalar_of(dtype),
-            lanes: chunk.lanes,
-        };
-        let first = b.load(ty, chunk.first(&x, dtype.bytes()));
-        let first = widen(b, first, dtype);
-        let v = b.for_(chunk.trips, &[first], |b, i, v| {
-            let codes = b.load(ty, chunk.addr(&x, dtype.bytes(), i));
-            let codes = widen(b, codes, dtype);
-            vec![b.smax(v[0], codes)]
-        })[0];
-        let v = b.reduce_smax(v);
-        best = Some(best.map_or(v, |best| b.smax(best, v)));
-    }
-    best.expect("a row has elements")
-}
-
-/// Writes the exponential of every element and returns their sum.
-fn exponentials(
-    b: &mut Builder,
-    op: &IntSoftmax,
-    max: Val,
-    [x, e]: [Addr; 2],
+struct Softmax<'a> {
+    op: &'a IntSoftmax,
+    /// Elements of a row.
     n: usize,
     dtype: DType,
     tables: BufId,
-) -> Val {
-    let zero = b.constant(Type::I32, 0);
-    b.for_(n as u32, &[zero], |b, i, sum| {
-        let code = b.load(
-            Type {
-                scalar: scalar_of(dtype),
-                lanes: 1,
-            },
-            x.step(i, dtype.bytes() as i64),
-        );
-        let code = widen(b, code, dtype);
-        let d = b.sub(max, code);
-        let value = if dtype == DType::U8 {
-            b.load(Type::I32, tables.at(0).indexed(d, 4))
-        } else {
-            wide_exponential(b, op, d, tables)
+    machine: &'a Machine,
+}
+
+impl Softmax<'_> {
+    fn ty(&self, lanes: u16) -> Type {
+        Type {
+            scalar: scalar_of(self.dtype),
+            lanes,
+        }
+    }
+
+    /// Largest code of a row, as an `i32`.
+    fn maximum(&self, b: &mut Builder, x: Addr) -> Val {
+        let bytes = self.dtype.bytes();
+        // bytes are compared as they are, moved to signed ones
+        let narrow = self.dtype == DType::U8;
+        let codes = |b: &mut Builder, lanes: u16, at: Addr| {
+            let codes = b.load(self.ty(lanes), at);
+            if !narrow {
+                return widen(b, codes, self.dtype);
+            }
+            let flip = b.constant(self.ty(lanes), 0x80);
+            b.xor(codes, flip)
         };
-        b.store(value, e.step(i, 4));
-        vec![b.add(sum[0], value)]
-    })[0]
+        let most = self.machine.vector_bytes() / if narrow { 1 } else { 4 };
+        let mut best = None;
+        for chunk in chunks(self.n, most as u16) {
+            let first = codes(b, chunk.lanes, chunk.first(&x, bytes));
+            let v = b.for_(chunk.trips, &[first], |b, i, v| {
+                let codes = codes(b, chunk.lanes, chunk.addr(&x, bytes, i));
+                vec![b.smax(v[0], codes)]
+            })[0];
+            let v = b.reduce_smax(v);
+            best = Some(best.map_or(v, |best| b.smax(best, v)));
+        }
+        let best = best.expect("a row has elements");
+        if !narrow {
+            return best;
+        }
+        let flip = b.constant(Type::I8, 0x80);
+        let best = b.xor(best, flip);
+        b.zext(Scalar::I32, best)
+    }
+
+    /// Writes the exponential of every element and returns their sum.
+    fn exponentials(&self, b: &mut Builder, max: Val, [x, e]: [Addr; 2]) -> Val {
+        let mut total = b.constant(Type::I32, 0);
+        let vectors = self.dtype == DType::U8 && self.machine.fast_tables;
+        let most = if vectors {
+            self.machine.vector_bytes()
+        } else {
+            1
+        };
+        for chunk in chunks(self.n, most as u16) {
+            let each = |a: &Addr, bytes: usize, i| chunk.addr(a, bytes, i);
+            if vectors && chunk.lanes >= 16 {
+                let ty = Type::I32.x(chunk.lanes / 4);
+                let zero = b.constant(ty, 0);
+                let sums = b.for_(chunk.trips, &[zero, zero], |b, i, sums| {
+                    let at = [each(&x, 1, i), each(&e, EXPONENTIAL, i)];
+                    self.looked_up(b, chunk.lanes, max, at, sums)
+                });
+                let eight = b.constant(ty, 8);
+                let high = b.shl(sums[1], eight);
+                let sum = b.add(sums[0], high);
+                let sum = b.reduce_add(sum);
+                total = b.add(total, sum);
+                continue;
+            }
+            total = b.for_(chunk.trips, &[total], |b, i, sum| {
+                let mut sum = sum[0];
+                for lane in 0..i64::from(chunk.lanes) {
+                    let bytes = self.dtype.bytes();
+                    let x = each(&x, bytes, i).plus(lane * bytes as i64);
+                    let e = each(&e, EXPONENTIAL, i).plus(lane * EXPONENTIAL as i64);
+                    let value = self.exponential(b, max, x);
+                    sum = b.add(sum, value);
+                    let value = b.trunc(Scalar::I16, value);
+                    b.store(value, e);
+                }
+                vec![sum]
+            })[0];
+        }
+        total
+    }
+
+    /// Exponentials of a vector of bytes; adds their low and their high bytes to sums of groups of four.
+    fn looked_up(
+        &self,
+        b: &mut Builder,
+        lanes: u16,
+        max: Val,
+        [x, e]: [Addr; 2],
+        sums: &[Val],
+    ) -> Vec<Val> {
+        let ty = Type::I8.x(lanes);
+        let codes = b.load(ty, x);
+        let max = b.trunc(Scalar::I8, max);
+        let max = b.splat(ty, max);
+        let d = b.sub(max, codes);
+        let parts = [0, 256].map(|at| b.lut256(d, self.tables.at(at)));
+        let order: Vec<u16> = (0..lanes).flat_map(|k| [k, lanes + k]).collect();
+        let values = b.shuffle(parts[0], parts[1], &order);
+        b.store(values, e);
+        let ones = b.constant(ty, 1);
+        let sum = |(&sum, part): (&Val, Val)| b.dot4(sum, part, ones);
+        sums.iter().zip(parts).map(sum).collect()
+    }
+
+    /// The exponential of one element, as an `i32`.
+    fn exponential(&self, b: &mut Builder, max: Val, x: Addr) -> Val {
+        let code = b.load(self.ty(1), x);
+        let code = widen(b, code, self.dtype);
+        let d = b.sub(max, code);
+        if self.dtype != DType::U8 {
+            return wide_exponential(b, self.op, d, self.tables);
+        }
+        let [low, high] = [0, 256].map(|at| {
+            let byte = b.load(Type::I8, self.tables.at(at).indexed(d, 1));
+            b.zext(Scalar::I32, byte)
+        });
+        let eight = b.constant(Type::I32, 8);
+        let high = b.shl(high, eight);
+        b.or(low, high)
+    }
+
+    fn probabilities(&self, b: &mut Builder, [reciprocal, shift]: [Val; 2], [e, y]: [Addr; 2]) {
+        let bits = self.op.bits;
+        for chunk in chunks(self.n, self.machine.lanes) {
+            let ty = Type::I32.x(chunk.lanes);
+            let [reciprocal, shift] = [reciprocal, shift].map(|v| b.splat(ty, v));
+            let one = b.constant(ty, 1);
+            let top = b.constant(ty, (1 << bits) - 1);
+            let scalar = if bits == 8 { Scalar::I8 } else { Scalar::I16 };
+            b.for_(chunk.trips, &[], |b, i, _| {
+                let v = b.load(Type::I16.x(chunk.lanes), chunk.addr(&e, EXPONENTIAL, i));
+                let v = b.zext(Scalar::I32, v);
+                let v = b.mul(v, reciprocal);
+                let v = b.lshr(v, shift);
+                let v = b.add(v, one);
+                let v = b.lshr(v, one);
+                let v = b.umin(v, top);
+                let v = b.trunc(scalar, v);
+                b.store(v, chunk.addr(&y, usize::from(bits / 8), i));
+                Vec::new()
+            });
+        }
+    }
 }
 
 fn wide_exponential(b: &mut Builder, op: &IntSoftmax, d: Val, tables: BufId) -> Val {
@@ -155,34 +253,6 @@ fn reciprocal(b: &mut Builder, sum: Val, bits: u8) -> (Val, Val) {
     let h = b.smin(h, most);
     let one = b.constant(Type::I32, 1);
     (reciprocal, b.sub(h, one))
-}
-
-fn probabilities(
-    b: &mut Builder,
-    bits: u8,
-    [reciprocal, shift]: [Val; 2],
-    [e, y]: [Addr; 2],
-    n: usize,
-    machine: &Machine,
-) {
-    for chunk in chunks(n, machine.lanes) {
-        let ty = Type::I32.x(chunk.lanes);
-        let [reciprocal, shift] = [reciprocal, shift].map(|v| b.splat(ty, v));
-        let one = b.constant(ty, 1);
-        let top = b.constant(ty, (1 << bits) - 1);
-        let scalar = if bits == 8 { Scalar::I8 } else { Scalar::I16 };
-        b.for_(chunk.trips, &[], |b, i, _| {
-            let v = b.load(ty, chunk.addr(&e, 4, i));
-            let v = b.mul(v, reciprocal);
-            let v = b.lshr(v, shift);
-            let v = b.add(v, one);
-            let v = b.lshr(v, one);
-            let v = b.umin(v, top);
-            let v = b.trunc(scalar, v);
-            b.store(v, chunk.addr(&y, usize::from(bits / 8), i));
-            Vec::new()
-        });
-    }
 }
 
 #[cfg(test)]

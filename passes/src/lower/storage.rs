@@ -28,6 +28,19 @@ pub(crate) fn slack(graph: &Graph, v: ValueId, machine: &Machine) -> usize {
         };
         main.max(if residual && incomplete { SLACK } else { 0 })
     };
+    let convolutions = graph.nodes().map(|(_, node)| need(node)).max();
+    convolutions.unwrap_or(0).max(product_slack(graph, v))
+}
+
+/// Bytes behind a tensor that products of two activations may read, of the tensor itself or of a part of it: they sum
+/// groups of four.
+fn product_slack(graph: &Graph, v: ValueId) -> usize {
+    let need = |node: &Node| match node.op {
+        _ if !node.inputs.contains(&v) => 0,
+        Op::Reshape(_) | Op::Transpose(_) | Op::Slice(_) => product_slack(graph, node.output),
+        Op::IntMatMul(_) if graph.shape(v).last().is_some_and(|k| k % 4 != 0) => 4,
+        _ => 0,
+    };
     graph.nodes().map(|(_, node)| need(node)).max().unwrap_or(0)
 }
 
@@ -86,9 +99,9 @@ pub(crate) fn arena(
     s
 }
 
-/// Whether a convolution can read its operand where the caller put it: nothing around or behind it is read.
+/// Whether kernels can read an operand where the caller put it: nothing around or behind it is read.
 pub(crate) fn reads_exactly(graph: &Graph, v: ValueId) -> bool {
-    graph.nodes().all(|(_, node)| {
+    let convolutions = graph.nodes().all(|(_, node)| {
         let Op::IntConv(op) = &node.op else {
             return true;
         };
@@ -102,7 +115,8 @@ pub(crate) fn reads_exactly(graph: &Graph, v: ValueId) -> bool {
                 && op.dilation[1] == 1
                 && run.is_multiple_of(4)
                 && op.pad == [[0, 0]; 2])
-    })
+    });
+    convolutions && product_slack(graph, v) == 0
 }
 
 /// The value whose memory a value shares: the operand of a reshape that keeps it.

@@ -29,7 +29,7 @@ pub(crate) fn machines() -> Vec<Machine> {
         native_dot4,
         signed_dot,
         narrow_dot: lanes == 8,
-        fast_tables: false,
+        fast_tables: lanes == 16,
     };
     vec![
         machine(4, 16, false, false),
@@ -50,25 +50,33 @@ pub(crate) fn check(op: &Op, tensors: &[&Tensor]) {
             let storages: Vec<Storage> =
                 tensors.iter().map(|t| bordered(&t.ty(), border)).collect();
             let result = bordered(&ty, border);
-            let operands: Vec<Operand<'_>> = storages
-                .iter()
-                .zip(tensors)
-                .map(|(storage, t)| Operand {
-                    storage,
-                    constant: Some(t),
-                })
-                .collect();
-            let steps = select::lower(op, &operands, &result, &machine)
-                .unwrap_or_else(|| panic!("{} has no kernel", op.name()));
-            let found = run(&steps, &storages, tensors, &result);
-            assert_eq!(
-                found,
-                expected,
-                "{} on {machine:?} with border {border:?}",
-                op.name()
-            );
+            check_stored(op, tensors, &storages, (&result, &expected), &machine);
         }
     }
+}
+
+/// Runs the kernels of an operation whose operands lie as their storages say, and compares every code.
+pub(crate) fn check_stored(
+    op: &Op,
+    tensors: &[&Tensor],
+    storages: &[Storage],
+    (result, expected): (&Storage, &Tensor),
+    machine: &Machine,
+) {
+    let operand = |(storage, &tensor)| Operand {
+        storage,
+        constant: Some(tensor),
+    };
+    let operands: Vec<Operand<'_>> = storages.iter().zip(tensors).map(operand).collect();
+    let steps = select::lower(op, &operands, result, machine)
+        .unwrap_or_else(|| panic!("{} has no kernel", op.name()));
+    let found = run(&steps, storages, tensors, result);
+    assert_eq!(
+        found,
+        *expected,
+        "{} on {machine:?} of {storages:?}",
+        op.name()
+    );
 }
 
 /// A storage with a border of pixels around height and width where there are such axes.
