@@ -119,7 +119,7 @@ fn predictions_are_those_that_the_accuracy_counts() {
     .json();
     let text = std::fs::read_to_string(&file).unwrap();
     let (head, rows) = text.split_once('\n').unwrap();
-    assert_eq!(head, "sample,label,float,object");
+    assert_eq!(head, "sample,label,float,object,sqnr_db");
     let rows: Vec<Vec<&str>> = rows.lines().map(|l| l.split(',').collect()).collect();
     let share = |a: usize, b: usize| {
         let same = rows.iter().filter(|r| r[a] == r[b]).count();
@@ -130,6 +130,11 @@ fn predictions_are_those_that_the_accuracy_counts() {
         let told = accuracy[name].as_f64().unwrap();
         assert!((told - share(a, b)).abs() < 1e-12, "{name}: {told}");
     }
+    let of = |r: &Vec<&str>| r[4].parse::<f64>().unwrap();
+    let sqnr: Vec<f64> = rows.iter().map(of).collect();
+    let [least, most] = [f64::min, f64::max].map(|f| sqnr.iter().copied().reduce(f).unwrap());
+    let all = accuracy["sqnr_db"].as_f64().unwrap();
+    assert!((least..most).contains(&all), "{all} of {least} to {most}");
 }
 
 #[test]

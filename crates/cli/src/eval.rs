@@ -20,7 +20,8 @@ pub(crate) struct Args {
     /// Most samples to evaluate.
     #[arg(long)]
     limit: Option<usize>,
-    /// Write the class of each sample here, as comma-separated values: sample, label, float, object.
+    /// Write the class of each sample here, as comma-separated values: sample, label, float, object; and sqnr_db, the
+    /// signal to noise of the object's output against the float model's.
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
     /// Shape of an input whose axes are unknown.
@@ -60,9 +61,10 @@ fn table(predictions: &[lowbit::Prediction]) -> String {
     let cell = |class: Option<i64>| class.map_or(String::new(), |c| c.to_string());
     let row = |p: &lowbit::Prediction| {
         let [label, float, object] = [p.label, p.float, p.object].map(cell);
-        format!("{},{label},{float},{object}\n", p.sample)
+        let sqnr = p.sqnr_db.map_or(String::new(), |d| d.to_string());
+        format!("{},{label},{float},{object},{sqnr}\n", p.sample)
     };
-    let head = String::from("sample,label,float,object\n");
+    let head = String::from("sample,label,float,object,sqnr_db\n");
     predictions
         .iter()
         .map(row)

@@ -26,7 +26,7 @@ pub struct Evaluation {
 }
 
 /// The classes that a sample was given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 pub struct Prediction {
     /// Index in the data.
     pub sample: usize,
@@ -36,6 +36,9 @@ pub struct Prediction {
     pub float: Option<i64>,
     /// By the object, where there is one.
     pub object: Option<i64>,
+    /// Signal to noise of the object's output against the float model's, in decibels; nothing where one of them is missing
+    /// or both are equal.
+    pub sqnr_db: Option<f64>,
 }
 
 /// Accuracy of a model or of a compiled folder on the evaluation split of its data; on all of it where there is no split.
@@ -160,14 +163,13 @@ impl Tally {
 
     fn accuracy(&self, labels: bool, float: bool, object: bool) -> Accuracy {
         let share = |n: usize| Some(n as f64 / self.samples.max(1) as f64);
-        let decibels = 10.0 * (self.signal / self.noise.max(1e-300)).log10();
         Accuracy {
             float_top1: share(self.float_right).filter(|_| labels && float),
             top1: share(self.right).filter(|_| labels && object),
             agreement: share(self.agree).filter(|_| float && object),
             divergence: Some(self.divergence / self.samples.max(1) as f64)
                 .filter(|_| labels && float && object),
-            sqnr_db: Some(decibels).filter(|d| float && object && d.is_finite()),
+            sqnr_db: decibels(self.signal, self.noise).filter(|_| float && object),
             samples: self.samples,
         }
     }
@@ -183,23 +185,31 @@ impl Tally {
         let label = label(data, sample);
         let best = |x: Option<&[f64]>| x.map(|x| top1(x) as i64);
         let (f, o) = (best(float), best(object));
+        self.float_right += usize::from(label.is_some() && f == label);
+        self.right += usize::from(label.is_some() && o == label);
+        self.agree += usize::from(f.is_some() && f == o);
+        let [mut signal, mut noise] = [0.0; 2];
+        if let (Some(f), Some(o)) = (float, object) {
+            signal = f.iter().map(|a| a * a).sum();
+            noise = f.iter().zip(o).map(|(a, b)| (a - b) * (a - b)).sum();
+            self.divergence += divergence(f, o, self.softmax);
+        }
+        self.signal += signal;
+        self.noise += noise;
         self.predictions.push(Prediction {
             sample,
             label,
             float: f,
             object: o,
+            sqnr_db: decibels(signal, noise),
         });
-        self.float_right += usize::from(label.is_some() && f == label);
-        self.right += usize::from(label.is_some() && o == label);
-        self.agree += usize::from(f.is_some() && f == o);
-        if let (Some(f), Some(o)) = (float, object) {
-            for (a, b) in f.iter().zip(o) {
-                self.signal += a * a;
-                self.noise += (a - b) * (a - b);
-            }
-            self.divergence += divergence(f, o, self.softmax);
-        }
     }
+}
+
+/// Signal to noise, where there is any noise.
+fn decibels(signal: f64, noise: f64) -> Option<f64> {
+    let ratio = 10.0 * (signal / noise).log10();
+    Some(ratio).filter(|r| r.is_finite())
 }
 
 /// `Σ p (ln p − ln q)` of two distributions, or of the softmax of two outputs.

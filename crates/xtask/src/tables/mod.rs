@@ -3,16 +3,19 @@
 mod accuracy;
 mod allocation;
 mod eight_bits;
+mod page;
 mod sensitivity;
 
+use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::shell::{self, cargo, output, root};
+use page::{Page, Section};
 
 /// A page of `docs/` that a run of this machine fills.
 pub(crate) struct Table {
@@ -91,14 +94,29 @@ impl Bench {
         Ok(bench)
     }
 
-    /// What tells builds of the command apart.
-    pub(crate) fn digest(&self) -> &str {
-        &self.digest
+    /// The page of a table, with the rows that it has.
+    pub(crate) fn page(&self, table: &Table, sections: Vec<Section>) -> Page {
+        Page::read(&path(table), sections)
     }
 
-    /// The page that a table is written to.
-    pub(crate) fn page(&self, table: &str) -> PathBuf {
-        root().join("docs").join(format!("{table}.md"))
+    /// What was found for the same key with the same build of the command, or what `make` finds now, which is kept in the
+    /// file: so a run that was broken off goes on from there. Failures are not kept.
+    pub(crate) fn kept(
+        &self,
+        file: &Path,
+        key: &str,
+        make: impl FnOnce() -> Result<Value>,
+    ) -> Result<Value> {
+        let key = format!("{} {key}", self.digest);
+        let known = std::fs::read_to_string(file).ok();
+        let known = known.and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        if let Some(mut known) = known.filter(|k| k["key"] == *key) {
+            return Ok(known["found"].take());
+        }
+        let found = make()?;
+        let text = json!({"key": key, "found": found}).to_string();
+        std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(found)
     }
 
     /// Folder of the models.
@@ -123,10 +141,40 @@ impl Bench {
     }
 
     /// Runs the command with `--json`; gives what it printed.
-    pub(crate) fn lowbit(&self, args: &[&std::ffi::OsStr]) -> Result<Value> {
+    pub(crate) fn lowbit(&self, args: &[&OsStr]) -> Result<Value> {
         let text = output(Command::new(&self.lowbit).args(args).arg("--json"))?;
         serde_json::from_str(&text).with_context(|| format!("lowbit {args:?} printed no JSON"))
     }
+
+    /// Runs the command with `--json` and a budget that nothing can meet; gives what it says could be had.
+    pub(crate) fn refused(&self, args: &[&OsStr]) -> Result<Value> {
+        let ran = Command::new(&self.lowbit)
+            .args(args)
+            .arg("--json")
+            .output()?;
+        if ran.status.code() != Some(3) {
+            let told = String::from_utf8_lossy(&ran.stderr);
+            bail!("lowbit {args:?} ended with {}, not 3: {told}", ran.status);
+        }
+        serde_json::from_slice(&ran.stdout)
+            .with_context(|| format!("lowbit {args:?} printed no JSON"))
+    }
+}
+
+/// The folder for what a table keeps of a model.
+pub(crate) fn folder(table: &Table, model: &Model) -> Result<PathBuf> {
+    let folder = root()
+        .join("target/tables")
+        .join(table.name)
+        .join(&model.name);
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}
+
+/// The page that a table is written to.
+fn path(table: &Table) -> PathBuf {
+    root().join("docs").join(format!("{}.md", table.name))
 }
 
 fn model(zoo: &Path, descriptor: &Path) -> Option<Model> {
@@ -161,7 +209,7 @@ pub(crate) fn run(names: &[String]) -> Result<()> {
     for table in ALL {
         if tables.is_empty() || tables.iter().any(|n| n == table.name) {
             eprintln!("tables: {}: {}", table.name, table.what);
-            let path = bench.page(table.name);
+            let path = path(table);
             let text = (table.run)(&bench)?;
             std::fs::write(&path, text)
                 .with_context(|| format!("cannot write {}", path.display()))?;

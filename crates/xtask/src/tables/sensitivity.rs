@@ -1,10 +1,11 @@
 use std::ffi::OsStr;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
-use serde_json::Value;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 
-use super::{Bench, Model, Table, markdown};
+use super::page::{Section, failure, head};
+use super::{Bench, Model, Table, folder};
 
 pub(crate) const TABLE: Table = Table {
     name: "sensitivity",
@@ -35,35 +36,43 @@ plans. `auto` is the metric that `lowbit sensitivity` chooses by itself, on 12 o
 `--group kind`: convolutions, depthwise convolutions, linear layers and attention each get the metric that orders 36 other
 plans of their layers best; the last column names them.
 
-Each model is `lowbit sensitivity MODEL --data DESC --group kind --judge 100`; the page is `cargo xtask tables sensitivity`.
+Each model is `lowbit sensitivity MODEL --data DESC --group kind --judge 100`. `cargo xtask tables sensitivity MODEL...`
+measures rows again and goes on where it stopped.
 
 ";
 
+/// What predicts, a column each.
+const METRICS: [&str; 6] = ["hessian", "fisher", "lrp", "sqnr", "kl", "grouped"];
+
 fn run(bench: &Bench) -> Result<String> {
-    let metrics = ["hessian", "fisher", "lrp", "sqnr", "kl", "grouped"];
-    let mut rows = vec![
-        ["model", "plans"]
-            .into_iter()
-            .chain(metrics)
-            .chain(["auto", "seconds", "groups"])
-            .map(String::from)
-            .collect::<Vec<String>>(),
-    ];
-    for model in bench
-        .models()?
-        .iter()
-        .filter(|m| MODELS.contains(&m.name.as_str()))
-    {
-        eprintln!("tables: {}", model.name);
-        match judged(bench, model, &metrics) {
-            Ok(found) => rows.extend(found),
-            Err(e) => rows.push(vec![format!("{}: {e}", model.name)]),
+    let names = ["model", "plans"].into_iter().chain(METRICS);
+    let section = Section {
+        above: HEAD,
+        head: head(names.chain(["auto", "seconds", "groups"])),
+        keys: 2,
+    };
+    let mut page = bench.page(&TABLE, vec![section]);
+    let models = bench.models()?;
+    let mut failed = Vec::new();
+    for model in models.iter().filter(|m| MODELS.contains(&m.name.as_str())) {
+        let file = folder(&TABLE, model)?.join("judged.json");
+        let kept = bench.kept(&file, PLANS, || {
+            eprintln!("tables: {}", model.name);
+            judged(bench, model)
+        });
+        match kept.and_then(|found| rows(model, &found)) {
+            Ok(rows) => rows.into_iter().try_for_each(|row| page.put(0, row))?,
+            Err(e) => failed.push(format!("{}: {}", model.name, failure(&e))),
         }
     }
-    Ok(HEAD.to_owned() + &markdown(&rows))
+    if !failed.is_empty() {
+        bail!("the other rows are written: {}", failed.join("; "));
+    }
+    Ok(page.text())
 }
 
-fn judged(bench: &Bench, model: &Model, metrics: &[&str]) -> Result<Vec<Vec<String>>> {
+/// What the command found with all metrics judged, what it chooses by itself, and the seconds of both.
+fn judged(bench: &Bench, model: &Model) -> Result<Value> {
     let start = Instant::now();
     let sensitivity = |extra: &[&str]| {
         let fixed = [
@@ -77,22 +86,32 @@ fn judged(bench: &Bench, model: &Model, metrics: &[&str]) -> Result<Vec<Vec<Stri
     };
     let found = sensitivity(&["--group", "kind", "--judge", PLANS])?;
     let auto = sensitivity(&[])?;
-    let seconds = format!("{:.0}", start.elapsed().as_secs_f64());
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(json!({
+        "ranks": found["ranks"],
+        "groups": found["groups"],
+        "auto": auto["metric"],
+        "seconds": seconds,
+    }))
+}
+
+/// A row for each kind of plans.
+fn rows(model: &Model, found: &Value) -> Result<Vec<Vec<String>>> {
     let ranks = found["ranks"].as_array().context("no ranks")?;
     let mut kinds: Vec<&str> = ranks.iter().filter_map(|r| r["plans"].as_str()).collect();
     kinds.dedup();
-    let groups = groups(&found).join(", ");
+    let seconds = found["seconds"].as_f64().unwrap_or(f64::NAN);
     let row = |kind: &&str| {
         let cell = |metric: &&str| {
             let own = |r: &&Value| r["plans"] == **kind && r["metric"] == **metric;
             ranks.iter().find(own).map_or("–".into(), interval)
         };
         let mut row = vec![model.name.clone(), (*kind).to_owned()];
-        row.extend(metrics.iter().map(cell));
+        row.extend(METRICS.iter().map(cell));
         row.extend([
-            auto["metric"].as_str().unwrap_or("–").to_owned(),
-            seconds.clone(),
-            groups.clone(),
+            found["auto"].as_str().unwrap_or("–").to_owned(),
+            format!("{seconds:.0}"),
+            groups(found).join(", "),
         ]);
         row
     };

@@ -4,10 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::time::Instant;
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::aims::Aim;
 use super::auc::Anomalies;
+use crate::tables::page::failure;
 use crate::tables::{Bench, Model};
 
 /// Figures of an object; what its model does not have is missing.
@@ -34,7 +36,7 @@ impl Cell {
         flags: &[&str],
         folder: &Path,
         anomalies: Option<&Anomalies>,
-    ) -> Self {
+    ) -> Result<Self> {
         let out = folder.join("out");
         let mut args: Vec<OsString> = ["compile".into(), model.onnx.clone().into()].into();
         args.extend(["--data".into(), model.data.clone().into()]);
@@ -42,25 +44,27 @@ impl Cell {
         args.extend(flags.iter().map(OsString::from));
         let args: Vec<&OsStr> = args.iter().map(OsString::as_os_str).collect();
         let start = Instant::now();
-        let found = bench
-            .lowbit(&args)
-            .map(|report| Self::reached(&report["accuracy"]));
+        let report = bench.lowbit(&args)?;
         let seconds = start.elapsed().as_secs_f64();
-        let scored = found.and_then(|cell| match anomalies {
+        let cell = Self {
+            seconds,
+            ..Self::reached(&report["accuracy"])
+        };
+        match anomalies {
             None => Ok(cell),
             Some(a) => Ok(Self {
                 drop: Some(100.0 * a.lost(bench, model, &out, folder)?),
                 is_auc: true,
                 ..cell
             }),
-        });
-        match scored {
-            Ok(cell) => Self { seconds, ..cell },
-            Err(e) => Self {
-                seconds,
-                failure: Some(format!("{e:#}").lines().last().unwrap_or_default().into()),
-                ..Self::default()
-            },
+        }
+    }
+
+    /// A cell that tells why there are no figures.
+    pub(super) fn failed(error: &anyhow::Error) -> Self {
+        Self {
+            failure: Some(failure(error)),
+            ..Self::default()
         }
     }
 
@@ -104,7 +108,7 @@ impl Cell {
 
     fn text(&self) -> String {
         if let Some(failure) = &self.failure {
-            return failure.replace(['|', '\n'], " ");
+            return failure.clone();
         }
         let number =
             |x: Option<f64>, digits: usize| x.map_or("–".into(), |x| format!("{x:.digits$}"));
@@ -121,10 +125,21 @@ impl Cell {
         }
     }
 
-    /// What was kept under a key, if it was.
-    pub(super) fn read(file: &Path, key: &str) -> Option<Self> {
-        let kept: Value = serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
-        (kept["key"] == key).then(|| Self {
+    /// The figures as [`Self::of_json`] takes them.
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "drop": self.drop,
+            "disagreement": self.disagreement,
+            "divergence": self.divergence,
+            "sqnr_db": self.sqnr_db,
+            "is_auc": self.is_auc,
+            "seconds": self.seconds,
+        })
+    }
+
+    /// Figures that were kept.
+    pub(super) fn of_json(kept: &Value) -> Self {
+        Self {
             drop: kept["drop"].as_f64(),
             disagreement: kept["disagreement"].as_f64(),
             divergence: kept["divergence"].as_f64(),
@@ -132,25 +147,6 @@ impl Cell {
             is_auc: kept["is_auc"] == true,
             seconds: kept["seconds"].as_f64().unwrap_or_default(),
             failure: None,
-        })
-    }
-
-    /// Keeps figures, so that a run that was broken off goes on from there.
-    pub(super) fn write(&self, file: &Path, key: &str) {
-        if self.failure.is_some() {
-            return;
-        }
-        let kept = json!({
-            "key": key,
-            "drop": self.drop,
-            "disagreement": self.disagreement,
-            "divergence": self.divergence,
-            "sqnr_db": self.sqnr_db,
-            "is_auc": self.is_auc,
-            "seconds": self.seconds,
-        });
-        if let Err(e) = std::fs::write(file, kept.to_string()) {
-            eprintln!("tables: cannot keep {}: {e}", file.display());
         }
     }
 }
@@ -223,17 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_kept_for_the_same_command_alone() {
-        let file = std::env::temp_dir().join(format!("lowbit-cell-{}.json", std::process::id()));
+    fn figures_are_kept() {
         let cell = Cell {
             drop: Some(0.25),
             is_auc: true,
             seconds: 3.0,
             ..Cell::default()
         };
-        cell.write(&file, "a --bits 4");
-        assert_eq!(Cell::read(&file, "a --bits 4"), Some(cell));
-        assert_eq!(Cell::read(&file, "a --bits 3"), None);
-        std::fs::remove_file(file).unwrap();
+        assert_eq!(Cell::of_json(&cell.to_json()), cell);
     }
 }

@@ -1,0 +1,129 @@
+//! A page of tables: rows that were not measured again stay as they are.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::markdown;
+
+/// A table with the text above it.
+pub(crate) struct Section {
+    /// Markdown, with empty lines around it.
+    pub(crate) above: &'static str,
+    /// Headings of the columns, the model first.
+    pub(crate) head: Vec<String>,
+    /// Cells at the start of a row that tell which row it is.
+    pub(crate) keys: usize,
+}
+
+/// A page of `docs/`, which is written after each row.
+pub(crate) struct Page {
+    path: PathBuf,
+    sections: Vec<Section>,
+    rows: Vec<Vec<Vec<String>>>,
+}
+
+impl Page {
+    /// The page with the rows that it has on disk, where they have the same columns.
+    pub(crate) fn read(path: &Path, sections: Vec<Section>) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let mut rest: Vec<&str> = text.lines().collect();
+        let rows = sections.iter().map(|s| take(&mut rest, &s.head)).collect();
+        Self {
+            path: path.into(),
+            sections,
+            rows,
+        }
+    }
+
+    /// Puts a row in the place of the one with the same keys, else behind the others of its model, and writes the page.
+    pub(crate) fn put(&mut self, section: usize, row: Vec<String>) -> Result<()> {
+        let keys = self.sections[section].keys;
+        let rows = &mut self.rows[section];
+        match rows.iter().position(|r| r[..keys] == row[..keys]) {
+            Some(at) => rows[at] = row,
+            None => {
+                let at = rows.iter().position(|r| r[0] > row[0]);
+                rows.insert(at.unwrap_or(rows.len()), row);
+            }
+        }
+        std::fs::write(&self.path, self.text())
+            .with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    /// The page in Markdown.
+    pub(crate) fn text(&self) -> String {
+        let section = |(s, rows): (&Section, &Vec<Vec<String>>)| {
+            let all: Vec<_> = std::iter::once(&s.head).chain(rows).cloned().collect();
+            s.above.to_owned() + &markdown(&all)
+        };
+        self.sections.iter().zip(&self.rows).map(section).collect()
+    }
+}
+
+/// Names as the cells of a heading.
+pub(crate) fn head<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    names.into_iter().map(String::from).collect()
+}
+
+/// The text of an error as a cell.
+pub(crate) fn failure(error: &anyhow::Error) -> String {
+    let text = format!("{error:#}");
+    let last = text.lines().last().unwrap_or_default();
+    last.replace('|', " ")
+}
+
+/// The rows below the first line that has these headings; lines up to their end are taken away.
+fn take(lines: &mut Vec<&str>, head: &[String]) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Vec<String> {
+        let inner = line.trim().trim_start_matches('|').trim_end_matches('|');
+        inner.split('|').map(|c| c.trim().to_owned()).collect()
+    };
+    let Some(at) = lines.iter().position(|l| cells(l) == head) else {
+        return Vec::new();
+    };
+    let below = lines.split_off(at);
+    let end = below.iter().position(|l| !l.starts_with('|'));
+    let (table, rest) = below.split_at(end.unwrap_or(below.len()));
+    *lines = rest.to_vec();
+    table.iter().skip(2).map(|l| cells(l)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sections() -> Vec<Section> {
+        let section = |above, keys| Section {
+            above,
+            head: head(["model", "bits", "loss"]),
+            keys,
+        };
+        vec![section("# First\n\n", 1), section("\n## Second\n\n", 2)]
+    }
+
+    #[test]
+    fn rows_that_are_not_measured_again_stay() {
+        let path = std::env::temp_dir().join(format!("lowbit-page-{}.md", std::process::id()));
+        let row = |text: &str| head(text.split(' '));
+        let mut page = Page::read(&path, sections());
+        page.put(0, row("b 4 .1")).unwrap();
+        page.put(1, row("b 6 .2")).unwrap();
+        page.put(1, row("b 4 .3")).unwrap();
+        let mut page = Page::read(&path, sections());
+        page.put(0, row("a 4 .4")).unwrap();
+        page.put(0, row("b 5 .5")).unwrap();
+        page.put(1, row("c 4 .6")).unwrap();
+        page.put(1, row("b 6 .7")).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let table = "| model | bits | loss |\n| --- | ---: | ---: |\n";
+        assert_eq!(
+            text,
+            format!(
+                "# First\n\n{table}| a | 4 | .4 |\n| b | 5 | .5 |\n\
+                 \n## Second\n\n{table}| b | 6 | .7 |\n| b | 4 | .3 |\n| c | 4 | .6 |\n"
+            )
+        );
+    }
+}
