@@ -144,3 +144,35 @@ fn a_second_budget_measures_nothing_again() {
     };
     assert_eq!(object(again), object(anew));
 }
+
+#[test]
+fn an_object_tells_how_its_losses_were_predicted() {
+    let predictor = |metric: &str| {
+        let out = tempfile::tempdir().unwrap();
+        let flags = ["--bits", "4", "--effort", "0", "--eval", "none"];
+        let flags = [&flags[..], &["--metric", metric, "--json"]].concat();
+        let report = compile(out.path(), &flags).json();
+        let layers = report["layers"].as_array().unwrap();
+        assert!(layers.iter().all(|l| l["sensitivity"].is_f64()), "{report}");
+        (report["predictor"].clone(), report["reproduce"].clone())
+    };
+    let (asked, reproduce) = predictor("hessian");
+    assert_eq!(
+        (&asked["metric"], &reproduce["metric"]),
+        (&"hessian".into(), &"hessian".into())
+    );
+    assert!(asked["ranks"].is_null(), "{asked}");
+    for layer in asked["traces"]["layers"].as_array().unwrap() {
+        for key in ["gradients", "gradients_error", "probes", "probes_error"] {
+            assert!(number(layer, key) > 0.0, "{layer}");
+        }
+    }
+    let (chosen, reproduce) = predictor("auto");
+    let judged = chosen["ranks"].as_array().unwrap().iter();
+    assert!(
+        judged.filter(|r| r["metric"] == chosen["metric"]).count() > 0,
+        "{chosen}"
+    );
+    assert!(number(&chosen["traces"], "error") > 0.0 && chosen["traces"]["probes"].is_null());
+    assert!(reproduce["metric"].is_null());
+}

@@ -3,12 +3,14 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use lowbit::report::{Budget, Report, read_plan, text};
 use lowbit::{
-    Cache, Error, Estimator, Latencies, Options, RoundingMethod, Tuning, Tying, ranges_from_name,
+    Cache, Error, Estimator, Latencies, Metric, Options, RoundingMethod, Tuning, Tying,
+    ranges_from_name,
 };
 
 use crate::budget::Budgets;
 use crate::output::{bytes, count, json, line, percent};
 use crate::progress::Stderr;
+use crate::sensitivity::metrics;
 use crate::{numbers, output};
 
 /// Compile a model to an object, a header and a report.
@@ -34,6 +36,10 @@ pub(crate) struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), value_name = "N",
         conflicts_with_all = ["uniform", "plan"])]
     search: Option<u32>,
+    /// How loss is predicted, as `lowbit sensitivity` does it; auto: by what orders random mixed plans best on this model.
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(metrics()),
+        conflicts_with_all = ["uniform", "plan"])]
+    metric: String,
     /// Layers that share the formats of weights and inputs. residual: those whose outputs one addition sums, such as a
     /// projection shortcut and the end of the branch beside it.
     #[arg(long, value_name = "LAYERS", value_parser = PossibleValuesParser::new(Tying::ALL.map(Tying::name)),
@@ -202,6 +208,7 @@ impl Args {
             uniform: self.uniform,
             act_bits: self.act_bits,
             pins: self.budgets.pin.clone(),
+            metric: Metric::from_name(&self.metric),
             tie: self.tie.as_deref().and_then(Tying::from_name),
             search: self.search.map(|n| n as usize),
             tuning: Tuning {

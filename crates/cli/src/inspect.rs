@@ -6,6 +6,7 @@ use lowbit::{Artefact, Error, is_artefact};
 
 use crate::numbers;
 use crate::output::{count, json, line, percent, table, table_with_notes};
+use crate::sensitivity::{print_ranks, print_traces};
 
 /// Show the layers of a model, or the precision report of a compiled folder.
 #[derive(clap::Args)]
@@ -82,6 +83,11 @@ fn folder(args: &Args) -> Result<(), Error> {
     tried(&report);
     for sentence in loss_sentences(&report.layers) {
         line(&sentence);
+    }
+    if let Some(p) = &report.predictor {
+        line(&format!("losses are predicted by {}", p.metric));
+        print_ranks(&p.ranks);
+        p.traces.iter().for_each(print_traces);
     }
     memory_sentence(&report.memory).iter().for_each(|s| line(s));
     line(&format!("again: {} -o DIR", command(&report, true)));

@@ -3,12 +3,13 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use lowbit::report::{Point, text};
-use lowbit::{Cache, Error, Frontier, Over, ParetoOptions, Pin, Tying};
+use lowbit::{Cache, Error, Frontier, Metric, Over, ParetoOptions, Pin, Tying};
 
 use crate::budget::pin;
 use crate::numbers;
 use crate::output::{bytes, count, json, line, table};
 use crate::progress::Stderr;
+use crate::sensitivity::metrics;
 
 /// Find the best plan at each budget, from the smallest model to the largest.
 ///
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// Formats that a layer must have: `conv1=int8`, or `conv1=int4xint8` for weights and input.
     #[arg(long, value_parser = pin, value_name = "LAYER=FORMAT")]
     pin: Vec<Pin>,
+    /// How loss is predicted, as `lowbit sensitivity` does it; auto: by what orders random mixed plans best on this model.
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(metrics()))]
+    metric: String,
     /// Layers that share the formats of weights and inputs. residual: those whose outputs one addition sums, such as a
     /// projection shortcut and the end of the branch beside it.
     #[arg(long, value_name = "LAYERS", value_parser = PossibleValuesParser::new(Tying::ALL.map(Tying::name)))]
@@ -74,6 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         over: over.expect("the flag takes these names only"),
         points: args.points,
         pins: args.pin.clone(),
+        metric: Metric::from_name(&args.metric),
         tie: args.tie.as_deref().and_then(Tying::from_name),
         measure: args.measure,
         seed: args.seed,

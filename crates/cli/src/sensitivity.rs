@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use lowbit::report::{Evidence, HessianTraces, MetricGroup, SensitiveLayer};
+use lowbit::report::{Evidence, HessianTraces, MetricGroup, RankCorrelation, SensitiveLayer};
 use lowbit::{Cache, Error, Grouping, Metric, SensitivityOptions, Tying};
 
 use crate::numbers;
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// How loss is predicted. hessian: trace of the Hessian × squared error; fisher: squared gradients × squared errors;
     /// lrp: relevance × relative error; sqnr, kl: the layer really rounded alone, noise or divergence at the outputs;
     /// auto: the one that orders random mixed plans best on this model.
-    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(names()))]
+    #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(metrics()))]
     metric: String,
     /// Give each group of layers the metric that orders random plans of the group best, on one scale. `kind` groups
     /// convolutions, depthwise convolutions, linear layers and attention; NAME=PATTERN, which may be repeated, takes the
@@ -97,7 +97,8 @@ fn fraction(text: &str) -> Result<f64, String> {
     }
 }
 
-fn names() -> impl Iterator<Item = &'static str> {
+/// Names of metrics as flags take them.
+pub(crate) fn metrics() -> impl Iterator<Item = &'static str> {
     Metric::ALL.iter().map(|m| m.name()).chain(["auto"])
 }
 
@@ -149,7 +150,14 @@ fn print(found: &Evidence) {
     table(&rows);
     let metric = found.table.metric.as_deref().unwrap_or("unknown");
     line(&format!("predicted loss by {metric}, inputs of 8 bits"));
-    let ranks = found.ranks.iter().map(|r| {
+    print_ranks(&found.ranks);
+    print_groups(&found.groups);
+    found.traces.iter().for_each(print_traces);
+}
+
+/// How well each metric orders plans, where that was measured.
+pub(crate) fn print_ranks(ranks: &[RankCorrelation]) {
+    let ranks = ranks.iter().map(|r| {
         let interval = format!("{:.3} ({:.3}–{:.3})", r.value, r.low, r.high);
         vec![r.metric.clone(), r.plans.clone(), interval]
     });
@@ -158,8 +166,6 @@ fn print(found: &Evidence) {
         line("\nrank correlation of predicted with measured loss over random mixed plans");
         table(&ranks);
     }
-    print_groups(&found.groups);
-    found.traces.iter().for_each(print_traces);
 }
 
 fn print_groups(groups: &[MetricGroup]) {
@@ -183,27 +189,28 @@ fn print_groups(groups: &[MetricGroup]) {
     table(&[head.to_vec()].into_iter().chain(rows).collect::<Vec<_>>());
 }
 
-fn print_traces(found: &HessianTraces) {
-    let pair = |x: f64, e: f64| format!("{x:.3e} ± {e:.1e}");
-    let head = ["layer", "gradients", "probes"].map(String::from).to_vec();
+/// Traces of the Hessian by both estimates, where there are both.
+pub(crate) fn print_traces(found: &HessianTraces) {
+    let pair = |(x, e): (f64, f64)| format!("{x:.3e} ± {e:.1e}");
+    let mut head = vec!["layer".to_owned(), "gradients".into()];
+    head.extend(found.probes.map(|_| "probes".into()));
     let rows = found.layers.iter().map(|t| {
-        vec![
-            t.name.clone(),
-            pair(t.gradients, t.gradients_error),
-            pair(t.probes, t.probes_error),
-        ]
+        let mut row = vec![t.name.clone(), pair((t.gradients, t.gradients_error))];
+        row.extend(t.probes.zip(t.probes_error).map(pair));
+        row
     });
     line(
-        "\ntrace of the Hessian ± its standard error, by squared gradients (what the losses are made of) and by probes",
+        "\ntrace of the Hessian ± its standard error, by squared gradients and by Hutchinson's probes where they were taken",
     );
     table(&[head].into_iter().chain(rows).collect::<Vec<_>>());
     let percent = |x: f64| format!("{:.1} %", 100.0 * x);
+    let probes = found.probes.zip(found.probes_error);
+    let probes = probes.map(|(n, e)| format!(", {} by {n} probes", percent(e)));
     line(&format!(
-        "at most {} by {} gradients, {} by {} probes",
+        "at most {} by {} gradients{}",
         percent(found.error),
         found.gradients,
-        percent(found.probes_error),
-        found.probes
+        probes.unwrap_or_default()
     ));
     if found.error > found.asked_error {
         line(&format!(

@@ -12,9 +12,10 @@ use lowbit_passes::bounds;
 use lowbit_passes::latency::{LatencyTable, NetworkTime, network_us};
 use lowbit_passes::lower::{Lowered, check_memory, lower};
 use lowbit_passes::quantize::{Formats, Quantized};
-use lowbit_passes::sensitivity::WEIGHTS;
+use lowbit_passes::sensitivity::{Metric, WEIGHTS};
 use lowbit_report::{
-    Budget, Layer, Model as ModelFacts, Plan, Port, Proofs, Report, Reproduce, Target, Totals,
+    Budget, Layer, Model as ModelFacts, Plan, Port, Predictor, Proofs, Report, Reproduce, Target,
+    Totals,
 };
 use lowbit_targets::ResolvedTarget;
 use rayon::prelude::*;
@@ -58,6 +59,8 @@ pub struct Options {
     pub act_bits: Option<u32>,
     /// Formats that layers must have.
     pub pins: Vec<Pin>,
+    /// How losses are predicted; where it is not given, by what orders random mixed plans best on this model.
+    pub metric: Option<Metric>,
     /// Layers that share their formats.
     pub tie: Option<Tying>,
     /// Plans that are measured around the integer program's; none where it is not given.
@@ -90,6 +93,7 @@ impl Options {
             uniform: false,
             act_bits: None,
             pins: Vec::new(),
+            metric: None,
             tie: None,
             search: None,
             tuning: Tuning::default(),
@@ -157,7 +161,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
         model: &model,
         quantizer: &quantizer,
         costs,
-        table: OnceCell::new(),
+        evidence: OnceCell::new(),
         drops: RefCell::default(),
         losses: RefCell::default(),
         data: &data,
@@ -173,6 +177,7 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
         mut report,
     } = built;
     decision.fill(&mut report);
+    report.predictor = ask.evidence.get().map(Predictor::from);
     report.totals.predicted_latency_us = Some(time.total_us());
     report.totals.prediction_source = Some(options.latencies.describe(&target));
     if time.predicted > 0 && options.latencies.are_measured() {
@@ -382,6 +387,7 @@ fn report(
             plan: None,
             uniform: options.uniform,
             act_bits: options.act_bits,
+            metric: options.metric.map(|m| m.name().into()),
             pins: options.pins.iter().map(pin_text).collect(),
             tie: options.tie.map(|t| t.name().into()),
             search: options.search,

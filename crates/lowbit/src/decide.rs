@@ -10,7 +10,8 @@ use lowbit_passes::allocate::{
 use lowbit_passes::quantize::{Formats, LayerFormats};
 use lowbit_passes::sensitivity::{Layer, layers};
 use lowbit_report::{
-    Budget, Choice, Plan, PlannedLayer, Point, Report, SensitiveChoice, Sensitivity, Tried,
+    Budget, Choice, Evidence, Plan, PlannedLayer, Point, Report, SensitiveChoice, Sensitivity,
+    Tried,
 };
 
 use crate::compile::Options;
@@ -25,6 +26,7 @@ use crate::{Error, Progress, Silent, floats, polish};
 /// A layer of at most this share of the weights is kept at 8 bits where it comes first or last.
 const PINNED_SHARE: f64 = 0.05;
 const EIGHT: &str = "int8";
+const FOUR: &str = "int4";
 const WHY: &str =
     "8 bits meet the budget, and fewer would cost accuracy for nothing that was asked for";
 
@@ -81,9 +83,23 @@ impl Program {
 
 /// What is compared with the plan of the integer program.
 struct Rival {
-    found: Allocation,
+    plan: Plan,
+    chosen: Chosen,
     /// `search`, or a width.
     name: String,
+}
+
+impl Rival {
+    fn new(found: Allocation, name: &str, from: Chosen) -> Self {
+        Self {
+            plan: plan(&from.table, &found, &[], &|_| None),
+            chosen: Chosen {
+                choice: found.choice,
+                ..from
+            },
+            name: name.into(),
+        }
+    }
 }
 
 /// The name of the plan of the integer program.
@@ -98,8 +114,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) quantizer: &'a Quantizer<'a>,
     /// What formats cost on the target, where a budget asks.
     pub(crate) costs: Option<Costs>,
-    /// Sensitivities, once they are measured.
-    pub(crate) table: OnceCell<Sensitivity>,
+    /// Sensitivities, once they are measured, with the costs of formats.
+    pub(crate) evidence: OnceCell<Evidence>,
     /// What plans were measured to lose.
     pub(crate) drops: Remembered<Measured>,
     /// Losses of plans without training.
@@ -208,19 +224,20 @@ impl Ask<'_> {
 
     /// The sensitivities with the costs of formats, measured once.
     fn sensitivities(&self) -> Result<&Sensitivity, Error> {
-        if let Some(table) = self.table.get() {
-            return Ok(table);
+        if let Some(known) = self.evidence.get() {
+            return Ok(&known.table);
         }
         let how = SensitivityOptions {
+            metric: self.options.metric,
             seed: self.options.seed,
             cache: self.options.cache.clone(),
             ..SensitivityOptions::default()
         };
-        let mut table = sensitivity_of(self.model, self.data, &how, self.progress)?;
+        let mut found = sensitivity_of(self.model, self.data, &how, self.progress)?;
         if let Some(costs) = &self.costs {
-            costs.fill(&mut table);
+            costs.fill(&mut found.table);
         }
-        Ok(self.table.get_or_init(|| table))
+        Ok(&self.evidence.get_or_init(|| found).table)
     }
 
     /// A plan within limits without comparing it with others: what can be had at all.
@@ -294,28 +311,43 @@ impl Ask<'_> {
         defaults: &[Pin],
     ) -> Result<Decision, Error> {
         let mixed = self.mixed(limits)?;
-        let Chosen { table, choice, .. } = mixed.measured.clone().expect("the program has a table");
+        let from = mixed.measured.clone().expect("the program has a table");
         let own = &self.options.pins;
-        let pinned = own.iter().chain(defaults).cloned().collect();
-        let rivals = [pinned, own.clone()];
-        let uniform = rivals
-            .iter()
-            .filter_map(|pins| widest(&table, layers, limits, pins));
-        let mut rivals: Vec<Rival> = uniform.filter(|r| r.found.choice != choice).collect();
+        let pinned: Vec<Pin> = own.iter().chain(defaults).cloned().collect();
+        // one width for all may keep a budget of time though it slows some layers down
+        let all = Chosen {
+            table: self.tied(self.table_of(limits, defaults)?)?,
+            ..from.clone()
+        };
+        let uniform = [&pinned, own].into_iter().filter_map(|pins| {
+            let (found, width) = widest(&all.table, layers, limits, pins)?;
+            Some(Rival::new(found, &width, all.clone()))
+        });
+        let same = |r: &Rival| formats(&r.plan) == formats(&mixed.plan);
+        let mut rivals: Vec<Rival> = uniform.filter(|r| !same(r)).collect();
         if let Some(plans) = self.options.search {
-            rivals.push(Rival {
-                found: self.searched(limits, plans)?,
-                name: SEARCH.into(),
-            });
+            rivals.push(Rival::new(self.searched(limits, plans)?, SEARCH, from));
         }
         self.better(mixed, rivals)
     }
 
-    /// The table with inputs of the width that was asked for, and without formats that nothing speaks for.
-    fn table_within(&self, limits: &Limits, defaults: &[Pin]) -> Result<Sensitivity, Error> {
+    /// The table with inputs of the width that was asked for.
+    fn table_of(&self, limits: &Limits, defaults: &[Pin]) -> Result<Sensitivity, Error> {
         let both = self.options.act_bits.is_none() && limits.bops.is_some();
         let table = self.sensitivities()?.clone();
-        let mut table = narrowed(table, self.options.act_bits, both, defaults);
+        Ok(narrowed(table, self.options.act_bits, both, defaults))
+    }
+
+    fn tied(&self, mut table: Sensitivity) -> Result<Sensitivity, Error> {
+        if let Some(tie) = self.options.tie {
+            tie.bind(&mut table, &self.model.graph)?;
+        }
+        Ok(table)
+    }
+
+    /// The table without formats that nothing speaks for.
+    fn table_within(&self, limits: &Limits, defaults: &[Pin]) -> Result<Sensitivity, Error> {
+        let mut table = self.table_of(limits, defaults)?;
         // where memory is short, 8 bits may need more of it than fewer
         let slow = |name: &str| limits.ram.is_none() && self.slower(name, limits).is_some();
         let own = |name: &str| self.options.pins.iter().any(|p| p.layer == name);
@@ -326,10 +358,7 @@ impl Ask<'_> {
             let faster = |c: &SensitiveChoice| c.latency_us.is_none_or(|us| us < bar);
             l.choices.retain(|c| c.weight == EIGHT || faster(c));
         }
-        if let Some(tie) = self.options.tie {
-            tie.bind(&mut table, &self.model.graph)?;
-        }
-        Ok(table)
+        self.tied(table)
     }
 
     /// The mixed plan, or a rival that loses less on samples that neither was made on.
@@ -337,32 +366,22 @@ impl Ask<'_> {
         if rivals.is_empty() {
             return Ok(mixed);
         }
-        let from = mixed.measured.clone().expect("the program has a table");
         let least = self.loss(&formats(&mixed.plan))?;
-        let tried = |plan: &str, loss: f64| Tried {
-            plan: plan.into(),
-            loss,
-            ..Tried::default()
-        };
-        let mut all = vec![tried(MIXED, least)];
+        let mut all = vec![tried_plan(MIXED, least, &mixed.plan)];
         let program = mixed.plan.clone();
         let mut best = (least, mixed, 0_usize);
-        for Rival { found, name } in rivals {
-            let mut rival = plan(&from.table, &found, &[], &|_| None);
-            let loss = self.loss(&formats(&rival))?;
-            all.push(tried(&name, loss));
-            if name == SEARCH {
-                polish::explain(&mut rival, &program, [loss, least]);
+        for mut rival in rivals {
+            let loss = self.loss(&formats(&rival.plan))?;
+            all.push(tried_plan(&rival.name, loss, &rival.plan));
+            if rival.name == SEARCH {
+                polish::explain(&mut rival.plan, &program, [loss, least]);
             } else {
-                self.one_width(&mut rival, &name, [loss, least]);
+                self.one_width(&mut rival.plan, &rival.name, [loss, least]);
             }
             if loss < best.0 {
                 let found = Decision {
-                    plan: rival,
-                    measured: Some(Chosen {
-                        choice: found.choice,
-                        ..from.clone()
-                    }),
+                    plan: rival.plan,
+                    measured: Some(rival.chosen),
                     tried: Vec::new(),
                 };
                 best = (loss, found, all.len() - 1);
@@ -399,10 +418,8 @@ impl Ask<'_> {
         limits: &Limits,
         plans: usize,
     ) -> Result<Decision, Error> {
-        let rival = Rival {
-            found: self.searched(limits, plans)?,
-            name: SEARCH.into(),
-        };
+        let from = mixed.measured.clone().expect("the program has a table");
+        let rival = Rival::new(self.searched(limits, plans)?, SEARCH, from);
         let start = Decision {
             plan: mixed.plan.clone(),
             measured: mixed.measured.clone(),
@@ -485,7 +502,12 @@ pub(crate) fn reasoned(
 }
 
 /// The plan with the widest single width that keeps the limits, pins aside, and the name of the width.
-fn widest(table: &Sensitivity, layers: &[Layer], limits: &Limits, pins: &[Pin]) -> Option<Rival> {
+fn widest(
+    table: &Sensitivity,
+    layers: &[Layer],
+    limits: &Limits,
+    pins: &[Pin],
+) -> Option<(Allocation, String)> {
     let widths = [8, 6, 5, 4, 3, 2].map(|b| format!("int{b}"));
     widths.into_iter().find_map(|width| {
         let rest = layers
@@ -497,10 +519,7 @@ fn widest(table: &Sensitivity, layers: &[Layer], limits: &Limits, pins: &[Pin]) 
             activation: None,
         });
         let pins: Vec<Pin> = pins.iter().cloned().chain(rest).collect();
-        Some(Rival {
-            found: allocate(table, limits, &pins).ok()?,
-            name: width,
-        })
+        Some((allocate(table, limits, &pins).ok()?, width))
     })
 }
 
@@ -569,6 +588,18 @@ fn check(plan: &Plan, layers: &[Layer]) -> Result<(), Error> {
     Ok(())
 }
 
+/// What was measured of a plan.
+pub(crate) fn tried_plan(name: &str, loss: f64, plan: &Plan) -> Tried {
+    let of = |format: fn(&PlannedLayer) -> &String| plan.layers.iter().map(format).cloned();
+    Tried {
+        plan: name.into(),
+        loss,
+        formats: of(|l| &l.weight).collect(),
+        activations: of(|l| &l.activation).collect(),
+        ..Tried::default()
+    }
+}
+
 /// The formats of a plan.
 pub(crate) fn formats(plan: &Plan) -> Formats {
     let format = |name: &str| match Format::from_name(name) {
@@ -634,6 +665,8 @@ impl Decision {
                 continue;
             };
             l.predicted_loss = Some(row.choices[c].loss);
+            let four = |c: &&SensitiveChoice| (&*c.weight, &*c.activation) == (FOUR, EIGHT);
+            l.sensitivity = row.choices.iter().find(four).map(|c| c.loss);
             let could = row.choices.iter().map(|c| Choice {
                 weight_format: c.weight.clone(),
                 activation_format: c.activation.clone(),

@@ -8,7 +8,7 @@ use lowbit_report::{Plan, Tried};
 use rayon::prelude::*;
 
 use crate::compile::Options;
-use crate::decide::{Ask, Decision, MIXED, SEARCH, formats, remembered};
+use crate::decide::{Ask, Decision, MIXED, SEARCH, formats, remembered, tried_plan};
 use crate::fit::Quantizer;
 use crate::model::Model;
 use crate::object::{encode_sample, top1};
@@ -200,12 +200,10 @@ impl Ask<'_> {
             // what the search comes to is told, though it be where it started
             if new || name == SEARCH {
                 let row = Tried {
-                    plan: name.into(),
-                    loss: m.loss,
-                    returned: false,
                     bits: Some(bits),
                     drop: Some(m.drop),
                     samples: Some(m.samples),
+                    ..tried_plan(name, m.loss, &found.plan)
                 };
                 tried.push((found.plan.clone(), row));
             }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use lowbit_passes::allocate::{Budget, Limits, Pin, Refusal, allocate, weight_bits};
-use lowbit_passes::sensitivity::layers;
+use lowbit_passes::sensitivity::{Metric, layers};
 use lowbit_report::{Plan, Point, SensitiveChoice, Sensitivity, quoted};
 use serde::Serialize;
 
@@ -56,6 +56,8 @@ pub struct ParetoOptions {
     pub points: usize,
     /// Formats that layers must have.
     pub pins: Vec<Pin>,
+    /// How losses are predicted; where it is not given, by what orders random mixed plans best on this model.
+    pub metric: Option<Metric>,
     /// Layers that share their formats.
     pub tie: Option<Tying>,
     /// Whether each plan is also quantised and measured on samples held out.
@@ -100,11 +102,12 @@ pub fn pareto(
     let model = Model::open(path, &options.shapes)?;
     let data = model.data(data_path)?;
     let how = SensitivityOptions {
+        metric: options.metric,
         seed: options.seed,
         cache: options.cache.clone(),
         ..SensitivityOptions::default()
     };
-    let table = sensitivity_of(&model, &data, &how, progress)?;
+    let table = sensitivity_of(&model, &data, &how, progress)?.table;
     let defaults = default_pins(&layers(&model.graph), &options.pins);
     let mut table = narrowed(table, None, options.over == Over::Bops, &defaults);
     if let Some(tie) = options.tie {
@@ -148,6 +151,9 @@ fn command(path: &Path, data: &Path, options: &ParetoOptions) -> String {
         let activation = pin.activation.iter().map(|a| format!("x{a}"));
         let formats: String = pin.weight.iter().cloned().chain(activation).collect();
         text += &format!(" --pin {}", quoted(&format!("{}={formats}", pin.layer)));
+    }
+    if let Some(metric) = options.metric {
+        text += &format!(" --metric {}", metric.name());
     }
     if let Some(tie) = options.tie {
         text += &format!(" --tie {}", tie.name());

@@ -104,15 +104,14 @@ pub fn sensitivity(
     progress.step("import", 0, 0);
     let model = Model::open(model, shapes)?;
     let data = model.data(data)?;
-    let session = Session::new(&model, &data, options, progress)?;
-    let mut found = session.evidence()?;
+    let mut found = sensitivity_of(&model, &data, options, progress)?;
     if let Some(tie) = options.tie {
         tie.bind(&mut found.table, &model.graph)?;
     }
     Ok(found)
 }
 
-/// The table alone, of a model that is open.
+/// The same of a model that is open, without ties.
 ///
 /// # Errors
 /// As [`sensitivity`].
@@ -121,10 +120,8 @@ pub fn sensitivity_of(
     data: &Dataset,
     options: &SensitivityOptions,
     progress: &dyn Progress,
-) -> Result<Sensitivity, Error> {
-    let session = Session::new(model, data, options, progress)?;
-    let (metric, _) = session.metric()?;
-    Ok(session.table(metric.name(), &session.losses(metric)?))
+) -> Result<Evidence, Error> {
+    Session::new(model, data, options, progress)?.evidence()
 }
 
 /// The metric that orders plans best on average over the ranks given. Since it measures what is asked, divergence of layers
@@ -312,8 +309,10 @@ impl<'a> Session<'a> {
             ranks,
             groups: Vec::new(),
             traces: match self.options.metric {
-                Some(Metric::Hessian) => Some(self.traces()?),
-                _ => None,
+                // choosing has taken the gradients
+                None => Some(self.traces(false)?),
+                Some(Metric::Hessian) => Some(self.traces(true)?),
+                Some(_) => None,
             },
         })
     }
@@ -493,35 +492,51 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Both estimates of every layer's trace.
-    fn traces(&self) -> Result<HessianTraces, Error> {
-        let (count, most) = (self.layers.len(), self.options.probes.div_ceil(8));
+    /// Every layer's trace by gradients, and by probes too where they are wanted.
+    fn traces(&self, probes: bool) -> Result<HessianTraces, Error> {
         let gradients = self.curved()?;
-        let probes = self.kept(&self.traced("hutchinson", most), 2 * count + 1, || {
+        let layer = |(layer, g): (&Layer, &Trace)| LayerTrace {
+            name: layer.name.clone(),
+            gradients: g.mean,
+            gradients_error: g.standard_error,
+            ..LayerTrace::default()
+        };
+        let mut found = HessianTraces {
+            asked_error: self.options.trace_error,
+            error: worst_error(&gradients.traces),
+            gradients: gradients.draws,
+            layers: self
+                .layers
+                .iter()
+                .zip(&gradients.traces)
+                .map(layer)
+                .collect(),
+            ..HessianTraces::default()
+        };
+        if probes {
+            let (traces, count) = self.probed(&gradients.traces)?;
+            found.probes = Some(count);
+            found.probes_error = Some(worst_error(&traces));
+            for (layer, p) in found.layers.iter_mut().zip(traces) {
+                layer.probes = Some(p.mean);
+                layer.probes_error = Some(p.standard_error);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Traces by Hutchinson's probes, and how many there were. `expected` are those by gradients.
+    fn probed(&self, expected: &[Trace]) -> Result<(Vec<Trace>, usize), Error> {
+        let (count, most) = (self.layers.len(), self.options.probes.div_ceil(8));
+        let found = self.kept(&self.traced("hutchinson", most), 2 * count + 1, || {
             let (study, curvature) = (self.study()?, self.curvature()?);
             let step = |done, total| self.progress.step("probes", done, total);
-            let known = (&curvature, &gradients.traces[..]);
+            let known = (&curvature, expected);
             let found = hutchinson(study, known, self.effort(most), |i| self.sample(i), step);
             let found = found.map_err(|e| self.named(e, 0))?;
             Ok(flat(&found.layers).chain([found.probes as f64]).collect())
         })?;
-        let pairs = gradients.traces.iter().zip(paired(&probes[..2 * count]));
-        let layers = self.layers.iter().zip(pairs);
-        let layers = layers.map(|(layer, (g, p))| LayerTrace {
-            name: layer.name.clone(),
-            gradients: g.mean,
-            gradients_error: g.standard_error,
-            probes: p.mean,
-            probes_error: p.standard_error,
-        });
-        Ok(HessianTraces {
-            asked_error: self.options.trace_error,
-            error: worst_error(&gradients.traces),
-            gradients: gradients.draws,
-            probes: probes[2 * count] as usize,
-            probes_error: worst_error(&paired(&probes[..2 * count])),
-            layers: layers.collect(),
-        })
+        Ok((paired(&found[..2 * count]), found[2 * count] as usize))
     }
 
     /// Layers measured alone, kept block by block.

@@ -14,9 +14,32 @@ pub struct Evidence {
     /// Groups of layers with metrics of their own, where they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<MetricGroup>,
-    /// Second derivatives of the loss by the weights of each layer, where the metric is of them.
+    /// Second derivatives of the loss by the weights of each layer, where they were taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<HessianTraces>,
+}
+
+/// How losses were predicted, and what speaks for it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Predictor {
+    /// The metric.
+    pub metric: String,
+    /// How well each metric orders random mixed plans; empty where the metric was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranks: Vec<RankCorrelation>,
+    /// Second derivatives of the loss by the weights of each layer, where they were taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<HessianTraces>,
+}
+
+impl From<&Evidence> for Predictor {
+    fn from(found: &Evidence) -> Self {
+        Self {
+            metric: found.table.metric.clone().unwrap_or_default(),
+            ranks: found.ranks.clone(),
+            traces: found.traces.clone(),
+        }
+    }
 }
 
 /// Traces of the Hessian, and how exact they are.
@@ -28,10 +51,12 @@ pub struct HessianTraces {
     pub error: f64,
     /// Gradients taken.
     pub gradients: usize,
-    /// Largest relative standard error of a layer's trace by probes.
-    pub probes_error: f64,
-    /// Hessian-vector products taken.
-    pub probes: usize,
+    /// Largest relative standard error of a layer's trace by probes, where they were taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes_error: Option<f64>,
+    /// Hessian-vector products taken, where they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<usize>,
     /// Layers in execution order.
     pub layers: Vec<LayerTrace>,
 }
@@ -77,8 +102,10 @@ pub struct LayerTrace {
     pub gradients: f64,
     /// Standard error of `gradients`.
     pub gradients_error: f64,
-    /// From Hutchinson's probes with exact Hessian-vector products.
-    pub probes: f64,
+    /// From Hutchinson's probes with exact Hessian-vector products, where they were taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes: Option<f64>,
     /// Standard error of `probes`.
-    pub probes_error: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probes_error: Option<f64>,
 }

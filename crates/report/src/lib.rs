@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use evidence::{Evidence, HessianTraces, LayerTrace, MetricGroup, RankCorrelation};
+pub use evidence::{Evidence, HessianTraces, LayerTrace, MetricGroup, Predictor, RankCorrelation};
 pub use page::{frontier_page, loss_sentences, memory_sentence, report_page};
 pub use reproduce::{command, quoted};
 pub use sensitivity::{
@@ -36,6 +36,9 @@ pub struct Report {
     pub accuracy: Option<Accuracy>,
     /// The same figures of other plans, by name.
     pub baselines: BTreeMap<String, Baseline>,
+    /// How losses were predicted; `None` where no sensitivity was measured.
+    #[serde(default)]
+    pub predictor: Option<Predictor>,
     /// Best plans from the smallest to the largest; empty where no sensitivity was measured.
     #[serde(default)]
     pub frontier: Vec<Point>,
@@ -61,6 +64,12 @@ pub struct Tried {
     pub loss: f64,
     /// Whether it is the one that was compiled.
     pub returned: bool,
+    /// Format of each layer's weights, in the order of the report's layers.
+    #[serde(default)]
+    pub formats: Vec<String>,
+    /// Format of each layer's input.
+    #[serde(default)]
+    pub activations: Vec<String>,
     /// Average bits of a weight, where a drop was bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bits: Option<f64>,
@@ -157,7 +166,7 @@ pub struct Layer {
     pub activation_format: String,
     /// Bytes of weights in the object, padding not counted.
     pub weight_bytes: u64,
-    /// Loss per unit of error; not measured where all layers have one format.
+    /// Loss that weights of 4 bits are predicted to cost, by which layers compare; `None` where it was not measured.
     pub sensitivity: Option<f64>,
     /// Loss that the format is predicted to cost.
     pub predicted_loss: Option<f64>,
@@ -378,6 +387,9 @@ pub struct Reproduce {
     /// Bits of what layers read, where they were asked for.
     #[serde(default)]
     pub act_bits: Option<u32>,
+    /// How losses were to be predicted, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<String>,
     /// Formats that layers had to have, as the command line takes them.
     #[serde(default)]
     pub pins: Vec<String>,

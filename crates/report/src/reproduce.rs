@@ -30,6 +30,9 @@ pub fn command(r: &Report, budget: bool) -> String {
     if let Some(tie) = &given.tie {
         flag("--tie", tie.clone());
     }
+    if let Some(metric) = &given.metric {
+        flag("--metric", metric.clone());
+    }
     if let Some(bits) = given.act_bits {
         flag("--act-bits", bits.to_string());
     }

@@ -6,6 +6,7 @@ mod layers;
 mod loss;
 mod memory;
 mod plot;
+mod predictor;
 mod reproduce;
 mod summary;
 
@@ -35,6 +36,11 @@ pub fn report_page(report: &Report) -> String {
             frontier::section(report),
         ),
         ("loss", "Where accuracy is lost", loss::section(report)),
+        (
+            "predictor",
+            "How losses are predicted",
+            predictor::section(report),
+        ),
         ("memory", "Memory over time", memory::section(report)),
         (
             "reproduce",

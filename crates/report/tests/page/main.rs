@@ -74,6 +74,25 @@ fn figures_are_those_of_the_facts(page: &mut Page, r: &Report) {
         assert!(compared.contains(part), "{compared}");
     }
     assert_eq!(page.eval("document.querySelector('#broken')"), Value::Null);
+    predictions_are_told_with_their_errors(page, r);
+}
+
+fn predictions_are_told_with_their_errors(page: &mut Page, r: &Report) {
+    let p = r.predictor.as_ref().expect("the sample has predictions");
+    let own = page.text("#ranks .own");
+    for rank in p.ranks.iter().filter(|r| r.metric == p.metric) {
+        let cell = format!("{:.2} ({:.2}–{:.2})", rank.value, rank.low, rank.high);
+        assert!(own.contains(&cell), "no {cell} in {own}");
+    }
+    let traces = p.traces.as_ref().expect("the sample has traces");
+    let shown = page.text("#traces");
+    for l in &traces.layers {
+        let probes = l.probes.zip(l.probes_error).expect("the sample has probes");
+        for (x, e) in [(l.gradients, l.gradients_error), probes] {
+            let cell = format!("{} ± {}", significant(x), significant(e));
+            assert!(shown.contains(&cell), "no {cell} in {shown}");
+        }
+    }
 }
 
 fn the_slider_shows_what_each_budget_gives(page: &mut Page, r: &Report) {
@@ -153,7 +172,7 @@ fn the_keyboard_reaches_everything_in_order(page: &mut Page, r: &Report) {
     let order = page.eval("seen.every((e, i) => i === 0 || seen[i - 1].compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING)");
     assert_eq!(order, json!(true));
     let kinds = page.eval("[seen[0].className, seen.filter(e => e.matches('nav a')).length, seen.filter(e => e.matches('.columns button')).length, seen.filter(e => e.id === 'budget').length, visible.every(Boolean)]");
-    assert_eq!(kinds, json!(["skip", 6, 1, 1, true]));
+    assert_eq!(kinds, json!(["skip", 7, 1, 1, true]));
     page.eval("document.querySelector('.columns button').focus()");
     page.press("ArrowRight", 39);
     page.press("ArrowRight", 39);

@@ -1,7 +1,8 @@
 //! A report of a small network with everything that a page can show.
 
 use lowbit_report::{
-    Accuracy, Baseline, Buffer, Choice, Layer, Memory, Point, Port, Report, Step, Tried,
+    Accuracy, Baseline, Buffer, Choice, HessianTraces, Layer, LayerTrace, Memory, Point, Port,
+    Predictor, RankCorrelation, Report, Step, Tried,
 };
 
 /// Names as they come, one of them hostile.
@@ -107,6 +108,42 @@ fn memory() -> Memory {
     }
 }
 
+fn predictor() -> Predictor {
+    let rank = |(metric, plans, value): (&str, &str, f64)| RankCorrelation {
+        metric: metric.into(),
+        plans: plans.into(),
+        count: 12,
+        value,
+        low: value - 0.07,
+        high: value + 0.03,
+    };
+    let ranks = [
+        ("hessian", "2–8 bits", 0.783),
+        ("kl", "2–8 bits", 0.871),
+        ("hessian", "average 4.5", 0.86),
+        ("kl", "average 4.5", 0.906),
+    ];
+    let trace = |(i, name): (usize, &&str)| LayerTrace {
+        name: (*name).into(),
+        gradients: 40.0 / (1.0 + i as f64),
+        gradients_error: 1.25,
+        probes: Some(41.5 / (1.0 + i as f64)),
+        probes_error: Some(3.75),
+    };
+    Predictor {
+        metric: "kl".into(),
+        ranks: ranks.map(rank).to_vec(),
+        traces: Some(HessianTraces {
+            asked_error: 0.05,
+            error: 0.047,
+            gradients: 512,
+            probes_error: Some(0.14),
+            probes: Some(256),
+            layers: NAMES.iter().enumerate().map(trace).collect(),
+        }),
+    }
+}
+
 /// The report.
 pub(crate) fn report() -> Report {
     let chosen = point(&FORMATS[CHOSEN]);
@@ -127,6 +164,7 @@ pub(crate) fn report() -> Report {
                 ..Tried::default()
             },
         ],
+        predictor: Some(predictor()),
         memory: memory(),
         accuracy: Some(Accuracy {
             float_top1: Some(0.912),
