@@ -4,5 +4,6 @@ fn main() -> Result<(), lowbit::Error> {
     lowbit::build::compile(format!("{models}/digits.onnx"))
         .data(format!("{models}/digits.toml"))
         .bits(8.0)
+        .threads(2)
         .emit()
 }

@@ -12,4 +12,5 @@ mod operators;
 mod pareto;
 mod sensitivity;
 mod targets;
+mod threads;
 mod tool;

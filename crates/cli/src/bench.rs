@@ -2,12 +2,13 @@ use std::path::{Path, PathBuf};
 
 use lowbit::Error;
 
+use crate::numbers;
 use crate::output::{count, json, line, table};
 use crate::progress::Stderr;
 
-/// Time a compiled object on this machine: random codes, warm caches, one core.
+/// Time a compiled object on this machine: random codes, warm caches, one core where no other number is given.
 #[derive(clap::Args)]
-#[command(after_help = "Example:\n  lowbit bench out/ --layers")]
+#[command(after_help = "Example:\n  lowbit bench out/ --layers\n  lowbit bench out/ --threads 2")]
 pub(crate) struct Args {
     /// A folder that `compile` wrote.
     folder: PathBuf,
@@ -17,6 +18,9 @@ pub(crate) struct Args {
     /// Time every layer by itself in every weight format, and write the table of latencies here.
     #[arg(long, value_name = "FILE")]
     tune: Option<PathBuf>,
+    /// Threads that share the layers of an object that was compiled with --threads.
+    #[arg(long, default_value = "1", value_parser = numbers::threads)]
+    threads: usize,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -29,7 +33,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
         progress.done();
         return write(path, &table);
     }
-    let bench = lowbit::bench(&args.folder, args.layers, &progress)?;
+    let bench = lowbit::bench(&args.folder, args.threads, args.layers, &progress)?;
     progress.done();
     if args.json {
         json(&bench);

@@ -70,6 +70,9 @@ pub(crate) struct Args {
     /// Name of the object and its functions; the file's stem where it is not given.
     #[arg(long)]
     name: Option<String>,
+    /// Cut layers that take long into as many parts, which NAME_run_parallel hands to the caller's threads; NAME_run stays.
+    #[arg(long, default_value = "1", value_parser = numbers::threads, value_name = "N")]
+    threads: usize,
     /// Shape of an input whose axes are unknown.
     #[arg(long, value_parser = numbers::shape, value_name = "[NAME=]1x3x224x224")]
     shape: Vec<(String, Vec<usize>)>,
@@ -211,6 +214,7 @@ impl Args {
             metric: Metric::from_name(&self.metric),
             tie: self.tie.as_deref().and_then(Tying::from_name),
             search: self.search.map(|n| n as usize),
+            threads: self.threads,
             tuning: Tuning {
                 effort: self.effort,
                 ranges,
@@ -319,7 +323,14 @@ fn summary(r: &Report, folder: &std::path::Path) {
         let measured = measured.map_or(String::new(), |us| {
             format!(", {} measured", text::micros(us))
         });
-        let text = format!("{} predicted by {source}{measured}", text::micros(us));
+        let shared = t.parallel_latency_us.zip(r.reproduce.threads);
+        let shared = shared.map_or(String::new(), |(us, threads)| {
+            format!(", {} on {threads} threads", text::micros(us))
+        });
+        let text = format!(
+            "{} predicted by {source}{measured}{shared}",
+            text::micros(us)
+        );
         rows.push(vec!["latency".into(), text]);
     }
     if let Some(a) = &r.accuracy {

@@ -419,6 +419,7 @@ impl<'a> Parser<'a> {
             kernel,
             label: label.to_owned(),
             args: self.list(")", Self::place)?,
+            beside: self.accept("beside"),
         })
     }
 

@@ -145,7 +145,9 @@ impl Display for Program {
         self.kernels.iter().try_for_each(|kernel| kernel.fmt(f))?;
         for call in &self.calls {
             let name = self.kernels.get(call.kernel).map_or("?", |k| &k.name);
-            writeln!(f, "call {name} \"{}\" ({})", call.label, list(&call.args))?;
+            let beside = if call.beside { " beside" } else { "" };
+            let args = list(&call.args);
+            writeln!(f, "call {name} \"{}\" ({args}){beside}", call.label)?;
         }
         Ok(())
     }

@@ -38,6 +38,9 @@ pub struct Call {
     pub label: String,
     /// One place for each buffer of the kernel.
     pub args: Vec<Place>,
+    /// Whether it may run at the same time as the call before it, and as those that this one may run beside: they write
+    /// different parts of one result.
+    pub beside: bool,
 }
 
 /// Everything that becomes one object.
@@ -104,6 +107,50 @@ impl Program {
                 why,
             };
             self.check_call(call).map_err(fail)?;
+            self.check_beside(index).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    /// Positions of the calls that may run at the same time, in order.
+    pub fn groups(&self) -> Vec<std::ops::Range<usize>> {
+        let mut groups: Vec<std::ops::Range<usize>> = Vec::new();
+        for (k, call) in self.calls.iter().enumerate() {
+            match groups.last_mut() {
+                Some(group) if call.beside => group.end = k + 1,
+                _ => groups.push(k..k + 1),
+            }
+        }
+        groups
+    }
+
+    /// What a call writes, only parts of a result may share with what another call at the same time uses.
+    fn check_beside(&self, index: usize) -> Result<(), String> {
+        if !self.calls[index].beside {
+            return Ok(());
+        }
+        if index == 0 {
+            return Err("there is no call before it".to_owned());
+        }
+        let uses = |k: usize| {
+            let call = &self.calls[k];
+            let buffers = &self.kernels[call.kernel].buffers;
+            buffers.iter().zip(call.args.iter().copied())
+        };
+        let first = (0..index).rev().find(|&k| !self.calls[k].beside);
+        for other in first.unwrap_or(0)..index {
+            for (a, p) in uses(index) {
+                for (b, q) in uses(other) {
+                    let written = a.role.writable() || b.role.writable();
+                    let parts = a.role == Role::Out && b.role == Role::Out;
+                    if written && !parts && overlap((a, p), (b, q)) {
+                        return Err(format!(
+                            "@{} and @{} of call {other} overlap and one is written",
+                            a.name, b.name
+                        ));
+                    }
+                }
+            }
         }
         Ok(())
     }

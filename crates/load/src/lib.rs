@@ -23,4 +23,4 @@ mod tests;
 
 pub use arena::Arena;
 pub use error::{LoadError, Result};
-pub use module::{Module, Sizes};
+pub use module::{ForEach, Module, Sizes};

@@ -13,6 +13,19 @@ type Run = unsafe extern "C" fn(*const *const c_void, *const *mut c_void, *mut c
 type Step =
     unsafe extern "C" fn(c_int, *const *const c_void, *const *mut c_void, *mut c_void) -> c_int;
 
+type Task = unsafe extern "C" fn(*mut c_void, c_int);
+type ParallelFor = unsafe extern "C" fn(*mut c_void, Task, *mut c_void, c_int);
+type RunParallel = unsafe extern "C" fn(
+    *const *const c_void,
+    *const *mut c_void,
+    *mut c_void,
+    ParallelFor,
+    *mut c_void,
+) -> c_int;
+
+/// Calls its first argument with every number below the second one, on threads of its choice, and waits for all.
+pub type ForEach<'a> = &'a (dyn Fn(&(dyn Fn(i32) + Sync), i32) + Sync);
+
 /// What an object reads and writes, as its header says: `NAME_INPUTK_BYTES`, `NAME_OUTPUTK_BYTES`, `NAME_ARENA_BYTES`, `NAME_ARENA_ALIGN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sizes {
@@ -33,6 +46,7 @@ pub struct Module {
     check: usize,
     run: usize,
     step: Option<usize>,
+    parallel: Option<usize>,
 }
 
 impl std::fmt::Debug for Module {
@@ -67,6 +81,7 @@ impl Module {
             check: entry("check_cpu")?,
             run: entry("run")?,
             step: image.function(&format!("{name}_step"))?,
+            parallel: image.function(&format!("{name}_run_parallel"))?,
             pages: Pages::map(&image)?,
             sizes,
         })
@@ -111,6 +126,43 @@ impl Module {
                 arena.bytes_mut().as_mut_ptr().cast(),
             )
         }
+    }
+
+    /// Whether the object cuts its layers for several threads.
+    #[must_use]
+    pub fn is_parallel(&self) -> bool {
+        self.parallel.is_some()
+    }
+
+    /// Calls `NAME_run_parallel`: 0, or the error that the header documents; `None` where the object has none. A panic of `for_each` ends
+    /// the process.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    #[must_use]
+    pub fn run_parallel(
+        &self,
+        inputs: &[&[u8]],
+        outputs: &mut [&mut [u8]],
+        arena: &mut Arena,
+        for_each: ForEach<'_>,
+    ) -> Option<i32> {
+        let offset = self.parallel?;
+        self.check_buffers(inputs, outputs, arena);
+        let (inputs, outputs) = (pointers(inputs), pointers_mut(outputs));
+        // SAFETY: the address is that of `NAME_run_parallel`, whose type this is, in executable pages that live as long as `self`.
+        let run: RunParallel = unsafe { std::mem::transmute(self.pages.address(offset)) };
+        let mut for_each = for_each;
+        // SAFETY: as in `run`; `hand_out` gets back the pointer to `for_each`, which outlives the call.
+        Some(unsafe {
+            run(
+                inputs.as_ptr(),
+                outputs.as_ptr(),
+                arena.bytes_mut().as_mut_ptr().cast(),
+                hand_out,
+                std::ptr::from_mut(&mut for_each).cast(),
+            )
+        })
     }
 
     /// Whether the object can be run call by call, as one emitted for debugging can.
@@ -169,6 +221,32 @@ impl Module {
             "the arena differs from {sizes:?}"
         );
     }
+}
+
+/// What a task takes, which it may be given on any thread.
+struct Argument(*mut c_void);
+
+// SAFETY: tasks of one call write different parts of memory that outlives the call, which waits for all of them.
+unsafe impl Sync for Argument {}
+
+impl Argument {
+    fn pointer(&self) -> *mut c_void {
+        self.0
+    }
+}
+
+/// The `parallel_for` of an object: `context` points to a [`ForEach`].
+unsafe extern "C" fn hand_out(
+    context: *mut c_void,
+    task: Task,
+    argument: *mut c_void,
+    parts: c_int,
+) {
+    // SAFETY: `run_parallel` gave the object this pointer.
+    let for_each = unsafe { *context.cast::<ForEach<'_>>() };
+    let argument = Argument(argument);
+    // SAFETY: the object asks for every part to be run once, on any thread, before this returns.
+    for_each(&|part| unsafe { task(argument.pointer(), part) }, parts);
 }
 
 fn pointers(inputs: &[&[u8]]) -> Vec<*const c_void> {

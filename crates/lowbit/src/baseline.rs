@@ -81,7 +81,7 @@ fn is(layers: &[Layer], formats: &Formats) -> bool {
 fn emit(quantized: &Quantized, own: &Report, target: &ResolvedTarget) -> Result<Artefact, Error> {
     let graph = &quantized.graph;
     let lowered =
-        lower(graph, target, &own.model.name).map_err(|e| Error::Nodes(vec![e.to_string()]))?;
+        lower(graph, target, &own.model.name, 1).map_err(|e| Error::Nodes(vec![e.to_string()]))?;
     let object = lowbit_llvm::emit(&lowered.program, target, &EmitOptions::default())?.object;
     let mut report = own.clone();
     (report.model.inputs, report.model.outputs) = ports(graph);

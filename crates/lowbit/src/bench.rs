@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::artefact::Artefact;
 use crate::compile::{Compiled, Options};
-use crate::object::port_bytes;
+use crate::object::{self, port_bytes};
 use crate::{Error, Progress, verify};
 
 /// Time of one layer.
@@ -34,9 +34,11 @@ pub struct LayerTime {
     pub bound: &'static str,
 }
 
-/// Times of an object on one core: random codes, warm caches.
+/// Times of an object: random codes, warm caches.
 #[derive(Clone, Debug, Serialize)]
 pub struct Bench {
+    /// Threads that shared the layers.
+    pub threads: usize,
     /// Median microseconds of one inference.
     pub median_us: f64,
     /// Least microseconds of one inference.
@@ -54,19 +56,34 @@ pub struct Bench {
 /// How long is measured.
 const SPAN: Duration = Duration::from_millis(700);
 
-/// Times an object; `layers` times each of its calls too, on the same program built with an entry for single calls.
+/// Times an object on a number of threads, on one as `NAME_run` is called; `layers` times each of its calls too, on the same program built with an entry for single calls.
 ///
 /// # Errors
-/// The folder cannot be read, or this processor cannot run the object.
-pub fn bench(folder: &Path, layers: bool, progress: &dyn Progress) -> Result<Bench, Error> {
+/// The folder cannot be read, this processor cannot run the object, or it does not cut its layers for threads.
+pub fn bench(
+    folder: &Path,
+    threads: usize,
+    layers: bool,
+    progress: &dyn Progress,
+) -> Result<Bench, Error> {
     let artefact = Artefact::open(folder)?;
     let report = &artefact.report;
     let module = native(&artefact.object, report)?;
     let mut state = State::new(&module, report);
-    let times = timed(|| state.run(&module));
+    let times = match threads {
+        1 => timed(|| state.run(&module)),
+        _ if !module.is_parallel() => {
+            return Err(Error::Usage(format!(
+                "{} was compiled for one thread; compile it with --threads {threads}",
+                folder.display()
+            )));
+        }
+        _ => on_threads(threads, &module, &mut state)?,
+    };
     let macs = report.totals.macs;
     let median = times[times.len() / 2];
     Ok(Bench {
+        threads,
         median_us: median,
         min_us: times[0],
         runs: times.len(),
@@ -78,6 +95,11 @@ pub fn bench(folder: &Path, layers: bool, progress: &dyn Progress) -> Result<Ben
             Vec::new()
         },
     })
+}
+
+/// Microseconds of inferences whose layers are shared by threads, ascending.
+fn on_threads(threads: usize, module: &Module, state: &mut State) -> Result<Vec<f64>, Error> {
+    crate::with_threads(threads, || timed(|| state.run_parallel(module)))
 }
 
 /// Multiply-accumulates a nanosecond.
@@ -130,6 +152,14 @@ impl State {
         let mut outputs: Vec<&mut [u8]> = self.outputs.iter_mut().map(Vec::as_mut_slice).collect();
         let code = module.run(&inputs, &mut outputs, &mut self.arena);
         assert_eq!(code, 0, "the object refuses to run");
+    }
+
+    fn run_parallel(&mut self, module: &Module) {
+        let inputs: Vec<&[u8]> = self.inputs.iter().map(Vec::as_slice).collect();
+        let mut outputs: Vec<&mut [u8]> = self.outputs.iter_mut().map(Vec::as_mut_slice).collect();
+        let each = &object::on_threads;
+        let code = module.run_parallel(&inputs, &mut outputs, &mut self.arena, each);
+        assert_eq!(code, Some(0), "the object refuses to run on threads");
     }
 
     fn step(&mut self, module: &Module, call: usize) {
@@ -186,11 +216,15 @@ pub(crate) fn fill(
     let report = &compiled.artefact.report;
     let host = report.target.triple.starts_with(std::env::consts::ARCH);
     let module = native(&compiled.artefact.object, report).ok();
+    let mut shared = None;
     let (whole, calls, source) = match module.filter(|_| host && measures) {
         Some(module) => {
             progress.step("time", 0, 0);
             let mut state = State::new(&module, report);
             let whole = median(timed(|| state.run(&module)));
+            if let Some(threads) = report.reproduce.threads {
+                shared = Some(median(on_threads(threads, &module, &mut state)?));
+            }
             (whole, call_times(compiled)?, "measured")
         }
         None => {
@@ -207,6 +241,7 @@ pub(crate) fn fill(
         .collect();
     let report = &mut compiled.artefact.report;
     report.totals.latency_us = Some(whole);
+    report.totals.parallel_latency_us = shared;
     report.totals.latency_source = Some(source.into());
     for (layer, us) in report.layers.iter_mut().zip(times) {
         layer.latency_us = Some(us);

@@ -48,6 +48,13 @@ impl Build {
         self
     }
 
+    /// Cuts layers that take long into as many parts; the module has a `run_parallel` besides, which hands them to the
+    /// application's threads.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options.threads = threads.max(1);
+        self
+    }
+
     /// Compiles, archives and links.
     ///
     /// # Errors
@@ -131,6 +138,15 @@ fn module(report: &Report) -> String {
     });
     let ins = list(inputs, &|k, _| format!("input{k}.as_ptr().cast(), "));
     let outs = list(outputs, &|k, _| format!("output{k}.as_mut_ptr().cast(), "));
+    let parallel = match report.reproduce.threads {
+        Some(_) => parallel(
+            name,
+            &parameters,
+            [&ins, &outs],
+            [inputs.len(), outputs.len()],
+        ),
+        None => String::new(),
+    };
     format!(
         "/// An integer-only network, compiled by lowbit {version}.\n#[allow(dead_code)]\npub mod {name} {{\n\
          {}{}    /// Memory for intermediate results.\n    #[repr(align(64))]\n    pub struct Arena([u8; {arena}]);\n\n\
@@ -145,12 +161,57 @@ fn module(report: &Report) -> String {
          let inputs: [*const u8; {}] = [{ins}];\n        let outputs: [*mut u8; {}] = [{outs}];\n        \
          // SAFETY: every pointer leads to as many bytes as the network's header asks for, and the arena is aligned\n        \
          let code = unsafe {{ {name}_run(inputs.as_ptr(), outputs.as_ptr(), arena.0.as_mut_ptr()) }};\n        \
-         assert_eq!(code, 0);\n    }}\n}}\n",
+         assert_eq!(code, 0);\n    }}\n{parallel}}}\n",
         constants("INPUT", inputs),
         constants("OUTPUT", outputs),
         inputs.len(),
         outputs.len(),
         version = report.reproduce.lowbit_version,
         arena = report.totals.arena_bytes.max(1),
+    )
+}
+
+/// The wrapper of `NAME_run_parallel`.
+fn parallel(name: &str, parameters: &str, lists: [&str; 2], counts: [usize; 2]) -> String {
+    let ([ins, outs], [inputs, outputs]) = (lists, counts);
+    format!(
+        "
+    /// Calls its first argument once with every number below the second one, on threads of its choice, and waits for all.
+    pub type ForEach<'a> = &'a (dyn Fn(&(dyn Fn(i32) + Sync), i32) + Sync);
+    type Task = unsafe extern \"C\" fn(*mut u8, i32);
+    type ParallelFor = unsafe extern \"C\" fn(*mut u8, Task, *mut u8, i32);
+
+    unsafe extern \"C\" {{
+        fn {name}_run_parallel(inputs: *const *const u8, outputs: *const *mut u8, arena: *mut u8, parallel_for: ParallelFor, context: *mut u8) -> i32;
+    }}
+
+    struct Argument(*mut u8);
+    // SAFETY: the parts of a layer write different bytes of memory that outlives the call, which waits for all of them
+    unsafe impl Sync for Argument {{}}
+    impl Argument {{
+        fn pointer(&self) -> *mut u8 {{
+            self.0
+        }}
+    }}
+
+    unsafe extern \"C\" fn hand_out(context: *mut u8, task: Task, argument: *mut u8, parts: i32) {{
+        // SAFETY: `run_parallel` gave the network this pointer
+        let for_each = unsafe {{ *context.cast::<ForEach<'_>>() }};
+        let argument = Argument(argument);
+        // SAFETY: the network asks for every part to be run once, on any thread, before this returns
+        for_each(&|part| unsafe {{ task(argument.pointer(), part) }}, parts);
+    }}
+
+    /// Runs the network with the parts of its large layers on the threads of `for_each`; call it where [`check_cpu`] holds.
+    pub fn run_parallel({parameters}arena: &mut Arena, for_each: ForEach<'_>) {{
+        let inputs: [*const u8; {inputs}] = [{ins}];
+        let outputs: [*mut u8; {outputs}] = [{outs}];
+        let mut for_each = for_each;
+        let context = std::ptr::from_mut(&mut for_each).cast();
+        // SAFETY: as in `run`; `for_each` outlives the call
+        let code = unsafe {{ {name}_run_parallel(inputs.as_ptr(), outputs.as_ptr(), arena.0.as_mut_ptr(), hand_out, context) }};
+        assert_eq!(code, 0);
+    }}
+"
     )
 }

@@ -36,7 +36,7 @@ impl Sketch {
         target: &ResolvedTarget,
     ) -> Result<Self, Error> {
         let quantized = quantizer.plain(formats)?;
-        let lowered = lower(&quantized.graph, target, "sketch")
+        let lowered = lower(&quantized.graph, target, "sketch", 1)
             .map_err(|e| Error::Nodes(vec![e.to_string()]))?;
         Ok(Self { quantized, lowered })
     }

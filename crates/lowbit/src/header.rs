@@ -57,9 +57,26 @@ pub fn header(report: &Report) -> String {
             report.target.features.join(", ")
         },
     );
+    if let Some(threads) = report.reproduce.threads {
+        parallel(&mut text, name, threads);
+    }
     helpers(&mut text, report, &upper);
     let _ = write!(text, "\n#ifdef __cplusplus\n}}\n#endif\n\n#endif\n");
     text
+}
+
+/// The entry for several threads.
+fn parallel(text: &mut String, name: &str, threads: usize) {
+    let _ = write!(
+        text,
+        "\n/* Runs the network with its large layers cut into {threads} parts. parallel_for(context, task, argument, parts) must call\n \
+         * task(argument, part) once for every part from 0 to parts - 1, on threads of its choice, and return when all have\n \
+         * returned; context is handed through. Returns what {name}_run returns, and the same bytes. */\n\
+         typedef void (*{name}_task)(void *argument, int part);\n\
+         typedef void (*{name}_parallel_for)(void *context, {name}_task task, void *argument, int parts);\n\
+         int {name}_run_parallel(const void *const *inputs, void *const *outputs, void *arena,\n    \
+         {name}_parallel_for parallel_for, void *context);\n",
+    );
 }
 
 fn port_macros(text: &mut String, prefix: &str, port: &Port) {

@@ -143,11 +143,58 @@ impl Runner {
     }
 }
 
+impl Runner {
+    /// Runs every sample with the layers' parts on several threads; `None` where the object does not cut its layers.
+    ///
+    /// # Errors
+    /// The object refuses to run.
+    pub fn run_parallel(
+        &self,
+        samples: &[Vec<Vec<u8>>],
+    ) -> Result<Option<Vec<Vec<Vec<u8>>>>, Error> {
+        let Self::Native(module) = self else {
+            return Ok(None);
+        };
+        if !module.is_parallel() {
+            return Ok(None);
+        }
+        let mut arena = module.arena();
+        let mut one = |sample: &Vec<Vec<u8>>| {
+            let run = |inputs: &[&[u8]], outputs: &mut [&mut [u8]], arena: &mut Arena| {
+                let code = module.run_parallel(inputs, outputs, arena, &on_threads);
+                code.expect("the object has this entry")
+            };
+            call(module, sample, &mut arena, run)
+        };
+        samples
+            .iter()
+            .map(&mut one)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+}
+
+/// Runs every part of a layer on the threads of the current pool.
+pub(crate) fn on_threads(task: &(dyn Fn(i32) + Sync), parts: i32) {
+    (0..parts).into_par_iter().with_max_len(1).for_each(task);
+}
+
 fn run_one(module: &Module, sample: &[Vec<u8>], arena: &mut Arena) -> Result<Vec<Vec<u8>>, Error> {
+    call(module, sample, arena, |inputs, outputs, arena| {
+        module.run(inputs, outputs, arena)
+    })
+}
+
+fn call(
+    module: &Module,
+    sample: &[Vec<u8>],
+    arena: &mut Arena,
+    run: impl FnOnce(&[&[u8]], &mut [&mut [u8]], &mut Arena) -> i32,
+) -> Result<Vec<Vec<u8>>, Error> {
     let mut outputs: Vec<Vec<u8>> = module.sizes().outputs.iter().map(|&n| vec![0; n]).collect();
     let inputs: Vec<&[u8]> = sample.iter().map(Vec::as_slice).collect();
     let mut slices: Vec<&mut [u8]> = outputs.iter_mut().map(Vec::as_mut_slice).collect();
-    match module.run(&inputs, &mut slices, arena) {
+    match run(&inputs, &mut slices, arena) {
         0 => Ok(outputs),
         code => Err(Error::Other(format!("the object returned error {code}"))),
     }

@@ -287,6 +287,9 @@ pub struct Totals {
     /// Microseconds of one inference.
     #[serde(default)]
     pub latency_us: Option<f64>,
+    /// Microseconds of one inference on the threads that layers are cut for, measured on the machine that compiled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel_latency_us: Option<f64>,
     /// `measured` on the machine that compiled, `predicted` by the target's table; `None` where there are no latencies.
     #[serde(default)]
     pub latency_source: Option<String>,
@@ -399,6 +402,9 @@ pub struct Reproduce {
     /// Plans that were measured around the integer program's, where that was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub search: Option<usize>,
+    /// Threads that layers are cut for, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
     /// SHA-256 of the object.
     pub object_sha256: String,
 }

@@ -42,6 +42,9 @@ pub fn command(r: &Report, budget: bool) -> String {
     if let Some(name) = &given.name {
         flag("--name", name.clone());
     }
+    if let Some(threads) = given.threads {
+        flag("--threads", threads.to_string());
+    }
     for (name, dims) in &given.shapes {
         let dims: Vec<String> = dims.iter().map(ToString::to_string).collect();
         let name = if name.is_empty() {

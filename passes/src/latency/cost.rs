@@ -27,6 +27,19 @@ pub fn kernel_us(kernel: &Kernel, resident: usize, target: &ResolvedTarget) -> f
     (busy.max(lines) + costs.call) as f64 / 10.0 / f64::from(costs.mhz)
 }
 
+/// Microseconds that handing out the parts of a layer to threads and waiting for all of them takes.
+const HANDING_OUT_US: f64 = 2.0;
+
+/// Whether kernels that threads share are predicted to save twice what handing them out takes.
+pub(crate) fn gains_from_threads(
+    kernels: &[&Kernel],
+    threads: usize,
+    target: &ResolvedTarget,
+) -> bool {
+    let alone: f64 = kernels.iter().map(|k| kernel_us(k, 0, target)).sum();
+    alone - alone / threads.max(1) as f64 >= 2.0 * HANDING_OUT_US
+}
+
 /// Predicted microseconds of each call of a program.
 pub fn call_us(program: &Program, target: &ResolvedTarget) -> Vec<f64> {
     let resident = program.consts.len() + program.arena_bytes;

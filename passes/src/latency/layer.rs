@@ -193,6 +193,7 @@ fn add_layer(program: &mut Program, steps: Vec<Step>, number: usize) {
             kernel: program.kernels.len(),
             label: kernel.name.clone(),
             args,
+            beside: false,
         });
         program.kernels.push(kernel);
     }

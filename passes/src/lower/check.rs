@@ -63,10 +63,11 @@ pub fn check_memory(graph: &Graph, lowered: &Lowered) -> Result<(), MemoryError>
 /// The value that a call which computes `v` can mean by memory that starts at `at`.
 fn source(graph: &Graph, lowered: &Lowered, v: ValueId, at: usize, role: Role) -> Option<ValueId> {
     let here = |u: ValueId| {
-        lowered
-            .located
-            .get(&u)
-            .is_some_and(|l| l.place == Place::Arena(at))
+        let located = lowered.located.get(&u);
+        located.is_some_and(|l| match l.place {
+            Place::Arena(start) => (start..start + l.storage.bytes.max(1)).contains(&at),
+            _ => false,
+        })
     };
     if role == Role::InOut {
         return Some(v);

@@ -7,9 +7,11 @@ use lowbit_targets::ResolvedTarget;
 
 use super::arena::{Lifetime, lower_bound, plan};
 use super::moved::{moved, read_anywhere};
+use super::split::{self, Part};
 use super::storage::{Border, SLACK, arena, borders, is_constant, reads_exactly, slack};
 use super::view::{View, copy_step, relayout};
 use super::{Arg, Machine, Operand, Step, Storage, border, select};
+use crate::latency::gains_from_threads;
 
 /// Why a graph cannot be lowered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,12 +63,18 @@ pub struct Lowered {
     pub arena_lower_bound: usize,
 }
 
-/// Lowers a graph of the integer stage to a program named `name`.
+/// Lowers a graph of the integer stage to a program named `name`, with its layers cut for `threads` threads where that is
+/// predicted to be faster.
 ///
 /// # Errors
 /// The first node without a kernel.
-pub fn lower(graph: &Graph, target: &ResolvedTarget, name: &str) -> Result<Lowered, LowerError> {
-    let mut driver = Driver::new(graph, Machine::of(target));
+pub fn lower(
+    graph: &Graph,
+    target: &ResolvedTarget,
+    name: &str,
+    threads: usize,
+) -> Result<Lowered, LowerError> {
+    let mut driver = Driver::new(graph, target, threads);
     driver.inputs();
     for (_, node) in graph.nodes() {
         driver.node(node)?;
@@ -97,14 +105,33 @@ struct Buffer {
 /// A call whose buffers have no places yet.
 struct Pending {
     kernel: Kernel,
-    args: Vec<Memory>,
+    /// Each with the bytes into it.
+    args: Vec<(Memory, usize)>,
     label: String,
     computes: ValueId,
+    beside: bool,
+}
+
+/// The buffers of a step by what they are, with the bytes into each.
+struct Places {
+    operands: Vec<(Memory, usize)>,
+    result: (Memory, usize),
+}
+
+impl Places {
+    fn whole(operands: &[Memory], result: Memory) -> Self {
+        Self {
+            operands: operands.iter().map(|&m| (m, 0)).collect(),
+            result: (result, 0),
+        }
+    }
 }
 
 struct Driver<'a> {
     graph: &'a Graph,
+    target: &'a ResolvedTarget,
     machine: Machine,
+    threads: usize,
     borders: HashMap<ValueId, Border>,
     values: HashMap<ValueId, (Memory, Storage)>,
     buffers: Vec<Buffer>,
@@ -116,10 +143,12 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn new(graph: &'a Graph, machine: Machine) -> Self {
+    fn new(graph: &'a Graph, target: &'a ResolvedTarget, threads: usize) -> Self {
         Self {
             graph,
-            machine,
+            target,
+            machine: Machine::of(target),
+            threads,
             borders: borders(graph),
             values: HashMap::new(),
             buffers: Vec::new(),
@@ -201,13 +230,50 @@ impl<'a> Driver<'a> {
             }
         })?;
         let places: Vec<Memory> = operands.iter().map(|o| o.0).collect();
-        let mut scratch = HashMap::new();
-        for step in steps {
-            self.step(step, node.output, &places, memory, &mut scratch);
+        match self.split(node, &steps, &given, (memory, &storage), &places) {
+            Some(parts) => self.beside(parts, node.output, &places, memory),
+            None => {
+                let mut scratch = HashMap::new();
+                for step in steps {
+                    self.step(step, node.output, &places, memory, &mut scratch);
+                }
+            }
         }
         self.fill_border(node.output, memory, &storage);
         self.values.insert(node.output, (memory, storage));
         Ok(())
+    }
+
+    /// The parts of a layer, where threads are predicted to gain more than handing them out takes.
+    fn split(
+        &self,
+        node: &Node,
+        steps: &[Step],
+        operands: &[Operand<'_>],
+        (memory, storage): (Memory, &Storage),
+        places: &[Memory],
+    ) -> Option<Vec<Part>> {
+        let Op::IntConv(op) = &node.op else {
+            return None;
+        };
+        let kernels: Vec<&Kernel> = steps.iter().map(|s| &s.kernel).collect();
+        if !gains_from_threads(&kernels, self.threads, self.target) {
+            return None;
+        }
+        let all = places.iter().chain([&memory]);
+        let movable: Vec<bool> = all.map(|m| matches!(m, Memory::Buffer(_))).collect();
+        split::parts(op, operands, storage, &self.machine, self.threads, &movable)
+    }
+
+    /// Calls that may run at the same time, each with work spaces of its own.
+    fn beside(&mut self, parts: Vec<Part>, v: ValueId, operands: &[Memory], result: Memory) {
+        for (k, part) in parts.into_iter().enumerate() {
+            let places = Places {
+                operands: operands.iter().copied().zip(part.operands).collect(),
+                result: (result, part.result),
+            };
+            self.placed(part.step, v, &places, &mut HashMap::new(), k > 0);
+        }
     }
 
     /// Lets the result be a part of its operand's memory, where it only moves elements and all that read it take any layout.
@@ -324,22 +390,37 @@ impl<'a> Driver<'a> {
         result: Memory,
         scratch: &mut HashMap<usize, Memory>,
     ) {
+        let places = Places::whole(operands, result);
+        self.placed(step, computes, &places, scratch, false);
+    }
+
+    fn placed(
+        &mut self,
+        step: Step,
+        computes: ValueId,
+        places: &Places,
+        scratch: &mut HashMap<usize, Memory>,
+        beside: bool,
+    ) {
         let args = step
             .args
             .iter()
             .map(|arg| match arg {
-                Arg::Operand(i) => operands[*i],
-                Arg::Result => result,
-                Arg::Const(bytes) => Memory::Const(self.constant(bytes)),
-                Arg::Scratch(k, bytes) => *scratch.entry(*k).or_insert_with(|| {
-                    self.buffers.push(Buffer {
-                        value: computes,
-                        scratch: true,
-                        bytes: *bytes,
-                        slack: 0,
+                Arg::Operand(i) => places.operands[*i],
+                Arg::Result => places.result,
+                Arg::Const(bytes) => (Memory::Const(self.constant(bytes)), 0),
+                Arg::Scratch(k, bytes) => {
+                    let space = scratch.entry(*k).or_insert_with(|| {
+                        self.buffers.push(Buffer {
+                            value: computes,
+                            scratch: true,
+                            bytes: *bytes,
+                            slack: 0,
+                        });
+                        Memory::Buffer(self.buffers.len() - 1)
                     });
-                    Memory::Buffer(self.buffers.len() - 1)
-                }),
+                    (*space, 0)
+                }
             })
             .collect();
         let label: String = self
@@ -354,6 +435,7 @@ impl<'a> Driver<'a> {
             args,
             label,
             computes,
+            beside,
         });
     }
 
@@ -389,11 +471,11 @@ impl<'a> Driver<'a> {
             .zip(&self.buffers)
             .map(|(o, b)| o + b.bytes + b.slack);
         let arena_bytes = ends.max().unwrap_or(0);
-        let place = |m: Memory| match m {
+        let place = |(m, from): (Memory, usize)| match m {
             Memory::Input(k) => Place::Input(k),
             Memory::Output(k) => Place::Output(k),
             Memory::Const(at) => Place::Const(at),
-            Memory::Buffer(k) => Place::Arena(planned.offsets[k]),
+            Memory::Buffer(k) => Place::Arena(planned.offsets[k] + from),
         };
         let rooms = (self.buffers.iter().zip(&lifetimes).zip(&planned.offsets))
             .map(|((buffer, &lifetime), &offset)| Room {
@@ -412,6 +494,7 @@ impl<'a> Driver<'a> {
                 kernel,
                 label: pending.label,
                 args,
+                beside: pending.beside,
             });
             computes.push(pending.computes);
         }
@@ -424,7 +507,7 @@ impl<'a> Driver<'a> {
                     v,
                     Located {
                         storage,
-                        place: place(memory),
+                        place: place((memory, 0)),
                     },
                 )
             })
@@ -455,15 +538,19 @@ impl<'a> Driver<'a> {
 
     fn lifetimes(&self) -> Vec<Lifetime> {
         let mut lifetimes: Vec<Option<Lifetime>> = vec![None; self.buffers.len()];
+        let beside = |call: &usize| self.calls[*call].beside;
         for (call, pending) in self.calls.iter().enumerate() {
+            // what one of several calls at the same time needs is there during all of them
+            let first = (0..=call).rev().find(|c| !beside(c)).unwrap_or(0);
+            let last = call + (call + 1..self.calls.len()).take_while(beside).count();
             for memory in &pending.args {
-                if let Memory::Buffer(k) = *memory {
+                if let Memory::Buffer(k) = memory.0 {
                     let new = Lifetime {
                         bytes: self.buffers[k].bytes,
-                        first: call,
-                        last: call,
+                        first,
+                        last,
                     };
-                    lifetimes[k].get_or_insert(new).last = call;
+                    lifetimes[k].get_or_insert(new).last = last;
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! Each node becomes calls of kernels whose texts are built for its shapes and the target's few numbers ([`Machine`]);
 //! equal texts are kept once. A tensor that a padded convolution reads has a border of its zero-point around it. Reshapes
 //! share memory, and so do slices and transpositions that only products of activations read. The arena is planned over the lifetimes of all tensors and work spaces.
+//! For several threads, layers that take long are cut into parts, a call each, that may run at the same time.
 
 mod arena;
 mod border;
@@ -33,6 +34,7 @@ mod rows;
 pub(crate) mod select;
 mod slice;
 mod softmax;
+mod split;
 pub(crate) mod storage;
 mod sum;
 #[cfg(test)]

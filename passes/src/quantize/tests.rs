@@ -195,7 +195,7 @@ fn lowers(q: &Quantized, inputs: &[Tensor]) {
         ("aarch64-unknown-linux-gnu", "cortex-a76"),
     ] {
         let target = lowbit_targets::resolve(Some(triple), Some(cpu)).unwrap();
-        let lowered = lower(&q.graph, &target, "net").unwrap();
+        let lowered = lower(&q.graph, &target, "net", 1).unwrap();
         lowered.program.verify().unwrap();
         check_memory(&q.graph, &lowered).unwrap();
         let bytes: Vec<&[u8]> = inputs.iter().map(|t| t.as_slice::<u8>()).collect();

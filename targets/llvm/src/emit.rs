@@ -1,6 +1,6 @@
 //! From a program to an object.
 
-use crate::entry::{Entry, define_consts};
+use crate::entry::{Entry, define_consts, task_symbol};
 use crate::generate::Generator;
 use crate::{check, kernel};
 use inkwell::OptimizationLevel;
@@ -40,6 +40,10 @@ pub struct Options {
     /// Export `int NAME_step(int call, const void *const *inputs, void *const *outputs, void *arena)`, which makes one call of the
     /// program (3 when there is none of that number). For measuring and checking layers, not for delivery.
     pub debug_steps: bool,
+    /// Export `int NAME_run_parallel(const void *const *inputs, void *const *outputs, void *arena, parallel_for, void *context)`,
+    /// which hands calls that may run at the same time to
+    /// `void parallel_for(void *context, void (*task)(void *argument, int part), void *argument, int parts)`.
+    pub parallel: bool,
 }
 
 /// An emitted program.
@@ -51,7 +55,8 @@ pub struct Emitted {
     pub ir: Option<String>,
     /// Assembly, where asked for.
     pub asm: Option<String>,
-    /// Bytes of stack that `NAME_run` needs at most, return addresses and alignment included.
+    /// Bytes of stack that `NAME_run`, or `NAME_run_parallel` without the caller's `parallel_for`, needs at most, return
+    /// addresses and alignment included.
     pub stack_bytes: u32,
 }
 
@@ -127,17 +132,15 @@ fn fill(g: &Generator<'_>, program: &Program, target: &ResolvedTarget, options: 
         consts,
     };
     let run = entry.define_run();
-    let others = [
-        options.debug_steps.then(|| entry.define_step()),
-        Some(check::define(g, target, &program.name)),
-    ];
+    let mut others = vec![check::define(g, target, &program.name)];
+    if options.debug_steps {
+        others.push(entry.define_step());
+    }
+    if options.parallel {
+        others.extend(entry.define_run_parallel());
+    }
     let wide = (target.level.vector_bytes * 8).to_string();
-    for function in kernels
-        .iter()
-        .copied()
-        .chain([run])
-        .chain(others.into_iter().flatten())
-    {
+    for function in kernels.iter().copied().chain([run]).chain(others) {
         function.add_attribute(AttributeLoc::Function, g.word("prefer-vector-width", &wide));
         function.add_attribute(AttributeLoc::Function, g.word("warn-stack-size", "0"));
     }
@@ -221,7 +224,15 @@ impl Frames {
             .map(|k| self.of(&kernel::symbol(k)))
             .max()
             .unwrap_or(0);
-        self.of(&format!("{}_run", program.name)) + deepest
+        // a kernel is called by the run, or by a task that the run has handed out
+        let run = self.of(&format!("{}_run", program.name));
+        let parallel = format!("{}_run_parallel", program.name);
+        let tasks = if self.sizes.borrow().contains_key(&parallel) {
+            self.of(&parallel) + self.of(&task_symbol(program))
+        } else {
+            0
+        };
+        run.max(tasks) + deepest
     }
 }
 

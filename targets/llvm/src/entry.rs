@@ -1,4 +1,4 @@
-//! `NAME_run` and, for measuring and checking single layers, `NAME_step`.
+//! `NAME_run`, `NAME_run_parallel` where layers are cut for threads and, for measuring and checking single layers, `NAME_step`.
 
 use crate::generate::Generator;
 use inkwell::IntPredicate;
@@ -16,6 +16,13 @@ const NO_SUCH_STEP: u64 = 3;
 /// Alignment of the arena and of the constants.
 pub(crate) const ARENA_ALIGN: u32 = 64;
 const POINTER_BYTES: i64 = 8;
+/// Pointers that a task's record takes: inputs, outputs, arena, and the number of its first call.
+const RECORD: u32 = 4;
+
+/// Name of the function that makes one of several calls at the same time; the dot keeps it apart from every exported name.
+pub(crate) fn task_symbol(program: &Program) -> String {
+    format!("{}.task", program.name)
+}
 
 /// Parameters of an entry, and what calls refer to.
 pub(crate) struct Entry<'a, 'c> {
@@ -50,6 +57,98 @@ impl<'c> Entry<'_, 'c> {
         }
         self.finish(0);
         run
+    }
+
+    /// Defines `int NAME_run_parallel(inputs, outputs, arena, parallel_for, context)`, and the task that it hands to
+    /// `parallel_for(context, task, argument, parts)`, which calls `task(argument, part)` for every part and waits for all.
+    pub(crate) fn define_run_parallel(&self) -> [FunctionValue<'c>; 2] {
+        let (context, b) = (self.g.context, &self.g.builder);
+        let pointer = context.ptr_type(Default::default());
+        let int = context.i32_type();
+        let task = self.define_task();
+        let name = format!("{}_run_parallel", self.program.name);
+        let params = [pointer.into(); 5];
+        let run = self
+            .g
+            .function(&name, &params, Some(int.into()), Linkage::External);
+        b.position_at_end(context.append_basic_block(run, ""));
+        let arguments = self.arguments(run, 0);
+        let [parallel_for, given] = [3, 4].map(|k| {
+            let given = run.get_nth_param(k).expect("declared above");
+            given.into_pointer_value()
+        });
+        self.check(run, &arguments);
+        self.refuse(
+            run,
+            b.build_is_null(parallel_for, "").expect(BUILT),
+            NULL_POINTER,
+        );
+        let record = b.build_alloca(pointer.array_type(RECORD), "").expect(BUILT);
+        let pointers = [arguments.inputs, arguments.outputs, arguments.arena];
+        for (k, value) in pointers.into_iter().enumerate() {
+            let at = self.g.offset(record, k as i64 * POINTER_BYTES);
+            b.build_store(at, value).expect(BUILT);
+        }
+        let takes = [pointer.into(), pointer.into(), pointer.into(), int.into()];
+        let callback = context.void_type().fn_type(&takes, false);
+        for group in self.program.groups() {
+            if group.len() == 1 {
+                self.call(&self.program.calls[group.start], &arguments);
+                continue;
+            }
+            let first = int.const_int(group.start as u64, false);
+            let at = self.g.offset(record, 3 * POINTER_BYTES);
+            b.build_store(at, first).expect(BUILT);
+            let parts = int.const_int(group.len() as u64, false);
+            let task = task.as_global_value().as_pointer_value();
+            let args = [given.into(), task.into(), record.into(), parts.into()];
+            b.build_indirect_call(callback, parallel_for, &args, "")
+                .expect(BUILT);
+        }
+        self.finish(0);
+        [run, task]
+    }
+
+    /// Makes the call of a number counted from the one in the record: one of those that may run at the same time.
+    fn define_task(&self) -> FunctionValue<'c> {
+        let (context, b) = (self.g.context, &self.g.builder);
+        let pointer = context.ptr_type(Default::default());
+        let int = context.i32_type();
+        let params = [pointer.into(), int.into()];
+        let task = self
+            .g
+            .function(&task_symbol(self.program), &params, None, Linkage::Internal);
+        let top = context.append_basic_block(task, "");
+        b.position_at_end(top);
+        let record = task.get_nth_param(0).expect("declared above");
+        let record = record.into_pointer_value();
+        let part = task.get_nth_param(1).expect("declared above");
+        let [inputs, outputs, arena] = [0, 1, 2].map(|k| self.element(record, k));
+        let arguments = Arguments {
+            inputs,
+            outputs,
+            arena,
+        };
+        let first = self.g.offset(record, 3 * POINTER_BYTES);
+        let first = b.build_load(int, first, "").expect(BUILT).into_int_value();
+        let number = b
+            .build_int_add(first, part.into_int_value(), "")
+            .expect(BUILT);
+        let mut cases = Vec::new();
+        let groups = self.program.groups();
+        for k in groups.into_iter().filter(|g| g.len() > 1).flatten() {
+            let block = context.append_basic_block(task, "");
+            b.position_at_end(block);
+            self.call(&self.program.calls[k], &arguments);
+            b.build_return(None).expect(BUILT);
+            cases.push((int.const_int(k as u64, false), block));
+        }
+        let other = context.append_basic_block(task, "");
+        b.position_at_end(other);
+        b.build_return(None).expect(BUILT);
+        b.position_at_end(top);
+        b.build_switch(number, other, &cases).expect(BUILT);
+        task
     }
 
     /// Defines `int NAME_step(int call, …)`, which makes one call.

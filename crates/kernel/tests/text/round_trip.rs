@@ -19,6 +19,7 @@ fn program(seed: u64) -> Program {
         kernel,
         label: label.into(),
         args: args(64 * kernel),
+        beside: label.is_empty(),
     };
     Program {
         name: "net".into(),

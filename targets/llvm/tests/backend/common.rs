@@ -125,6 +125,7 @@ pub(crate) fn program(cases: &[Case]) -> Program {
         kernel: k,
         label: format!("{k}"),
         args: vec![Place::Input(k), Place::Output(k)],
+        beside: false,
     };
     Program {
         name: "t".to_owned(),

@@ -74,6 +74,7 @@ fn texts_come_where_they_are_asked_for() {
         ir: true,
         asm: true,
         debug_steps: false,
+        parallel: false,
     });
     assert_eq!((plain.ir.is_none(), plain.asm.is_none()), (true, true));
     assert_eq!(plain.object, full.object);

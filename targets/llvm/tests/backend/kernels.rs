@@ -27,6 +27,7 @@ fn program(seed: u64, count: usize) -> Program {
         kernel,
         label: format!("kernel {kernel}"),
         args,
+        beside: false,
     };
     let randoms = (0..count).map(|k| call(k, places(k)));
     let first = call(count, vec![Place::Input(0), Place::Arena(x)]);

@@ -86,6 +86,7 @@ impl Tile {
                 kernel: 0,
                 label: "conv".into(),
                 args: vec![Place::Input(0), Place::Const(0), Place::Output(0)],
+                beside: false,
             }],
             inputs: vec![(self.pixels * i64::from(self.depth) * 4) as usize],
             outputs: vec![self.output(lanes)],
