@@ -89,7 +89,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "STEPS")]
     finetune: Option<usize>,
     /// How weights of at most 6 bits are rounded before any training: nearest, corrected (nearest, with biases that make
-    /// up for it), feedback or adaround; auto goes by the effort.
+    /// up for it), feedback, adaround, or blocks (feedback, then training of a few layers at a time); auto goes by the
+    /// effort.
     #[arg(long, default_value = "auto", value_parser = rounding)]
     rounding: Rounding,
     /// What stands for the derivative of rounding in training: ste, reste or biper.
@@ -147,7 +148,7 @@ fn rounding(text: &str) -> Result<Rounding, String> {
         "auto" => Ok(Rounding(None)),
         _ if found.is_some() => Ok(Rounding(found)),
         _ => Err(format!(
-            "'{text}' is none of auto, nearest, corrected, feedback, adaround"
+            "'{text}' is none of auto, nearest, corrected, feedback, adaround, blocks"
         )),
     }
 }

@@ -24,11 +24,12 @@ use crate::artefact::{Artefact, object_name};
 use crate::baseline::Plainer;
 use crate::costs::{Costs, Sketch};
 use crate::decide::{self, Ask, Decision};
-use crate::fit::{Quantizer, Tuning, ranges_name};
+use crate::fit::Quantizer;
 use crate::model::{Model, Shapes, sha256};
 use crate::object::{Runner, bytes_of, encode_sample};
 use crate::tie::Tying;
 use crate::tune::{Latencies, tune_network};
+use crate::tuning::{Tuning, ranges_name};
 use crate::within::within;
 use crate::{Cache, Error, Progress, baseline, bench, diagnose, drop, eval, floats, timeline};
 

@@ -10,13 +10,12 @@ use lowbit_num::real;
 use lowbit_passes::calibrate::{CalibrateError, ChosenRanges, Method, Stats, calibrate};
 use lowbit_passes::equalize::equalize;
 use lowbit_passes::finetune::{
-    BATCH, Estimator, Finetune, FinetuneError, Loss, Tuned, compared, finetune, target,
+    BATCH, Finetune, FinetuneError, Loss, Tuned, compared, finetune, target,
 };
 use lowbit_passes::quantize::{
-    Fit, FitError, Formats, Layer, LayerFormats, Quantized, Ranges, Rounding, Solver, quantize,
+    Fit, FitError, Formats, Layer, LayerFormats, Quantized, Ranges, Rounding, quantize,
     quantize_fitted,
 };
-use lowbit_report::Reproduce;
 use rayon::prelude::*;
 
 use crate::drop::Held;
@@ -24,71 +23,8 @@ use crate::model::Model;
 use crate::network::Network;
 use crate::object::encode_sample;
 use crate::plan::short;
+use crate::tuning::{RoundingMethod, Tuning};
 use crate::{Cache, Error, Progress};
-
-/// How the network is made to lose as little as its formats allow.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Tuning {
-    /// 0 takes seconds: nearest codes and corrected biases. 1 adds error feedback. 2 chooses ranges by what the network
-    /// loses and trains for a short time, 3 for a long one. Where it is not given, 2 below 6 bits and 1 from there on.
-    pub effort: Option<u8>,
-    /// How ranges are chosen; by the effort where it is not given.
-    pub ranges: Option<Method>,
-    /// Steps of training; by the effort where it is not given.
-    pub finetune: Option<usize>,
-    /// How weights are rounded before any training; by the effort where it is not given.
-    pub rounding: Option<RoundingMethod>,
-    /// What stands for the derivative of rounding while training.
-    pub estimator: Estimator,
-    /// Order of samples while training.
-    pub seed: u64,
-}
-
-/// Ways to round weights, from the plainest on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RoundingMethod {
-    /// Each weight to its nearest code, biases as they are.
-    Nearest,
-    /// The same, and biases make up for what that does to the mean of each channel.
-    Corrected,
-    /// With error feedback, biases corrected.
-    Feedback,
-    /// Up or down by gradient descent (AdaRound), biases corrected.
-    AdaRound,
-}
-
-impl RoundingMethod {
-    /// Every method.
-    pub const ALL: &'static [Self] = &[
-        Self::Nearest,
-        Self::Corrected,
-        Self::Feedback,
-        Self::AdaRound,
-    ];
-
-    /// The name on the command line and in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Nearest => "nearest",
-            Self::Corrected => "corrected",
-            Self::Feedback => "feedback",
-            Self::AdaRound => "adaround",
-        }
-    }
-
-    /// The method of a name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|m| m.name() == name)
-    }
-
-    fn solver(self) -> Solver {
-        match self {
-            Self::Nearest | Self::Corrected => Solver::Nearest,
-            Self::Feedback => Solver::Feedback,
-            Self::AdaRound => Solver::AdaRound,
-        }
-    }
-}
 
 /// Most samples that ranges are taken from.
 const RANGE_SAMPLES: usize = 1024;
@@ -120,43 +56,6 @@ const METHODS: [Method; 4] = [
 /// Where the output is a quantity nothing that was seen is clipped: what is rare in calibration data may be what the
 /// network is asked for, as in the detection of anomalies, and no loss on usual samples tells.
 const QUANTITY_METHODS: [Method; 1] = [Method::MinMax];
-
-impl Tuning {
-    /// What a report was made with.
-    pub(crate) fn from_report(r: &Reproduce) -> Self {
-        Self {
-            effort: r.effort,
-            ranges: ranges_from_name(&r.ranges),
-            finetune: r.finetune,
-            rounding: RoundingMethod::from_name(&r.rounding),
-            estimator: Estimator::from_name(&r.estimator).unwrap_or_default(),
-            seed: r.seed,
-        }
-    }
-}
-
-/// The name of a method on the command line and in reports.
-pub fn ranges_name(method: Method) -> String {
-    match method {
-        Method::MinMax => "minmax".into(),
-        Method::Percentile(p) => format!("percentile:{p}"),
-        Method::Mse => "mse".into(),
-        Method::Kl => "kl".into(),
-    }
-}
-
-/// The method of a name, see [`ranges_name`].
-pub fn ranges_from_name(name: &str) -> Option<Method> {
-    match name {
-        "minmax" => Some(Method::MinMax),
-        "mse" => Some(Method::Mse),
-        "kl" => Some(Method::Kl),
-        _ => {
-            let p: f64 = name.strip_prefix("percentile:")?.parse().ok()?;
-            (p > 50.0 && p <= 100.0).then_some(Method::Percentile(p))
-        }
-    }
-}
 
 /// Results of all layers before residual and clamp.
 fn conv_results(graph: &Graph) -> HashSet<ValueId> {
@@ -232,7 +131,7 @@ impl<'a> Quantizer<'a> {
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
         let effort = self.effort(formats);
-        self.quantize_with(formats, effort, self.steps(effort), progress)
+        self.quantize_with(formats, effort, self.training(effort), progress)
     }
 
     /// Quantises the model to formats without training.
@@ -244,23 +143,23 @@ impl<'a> Quantizer<'a> {
         formats: &Formats,
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
-        self.quantize_with(formats, self.effort(formats).min(1), 0, progress)
+        self.quantize_with(formats, self.effort(formats).min(1), NONE, progress)
     }
 
     fn quantize_with(
         &self,
         formats: &Formats,
         effort: usize,
-        steps: usize,
+        training: Training,
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
-        let judges = if self.chooses(formats, effort) || steps > 0 {
+        let judges = if self.chooses(formats, effort) || training != NONE {
             self.judges()
         } else {
             Vec::new()
         };
         let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
-        let (run, best, is_trained) = run.best(steps)?;
+        let (run, best, is_trained) = run.best(training)?;
         if is_trained || run.judges.is_empty() {
             return Ok(best.quantized);
         }
@@ -280,7 +179,7 @@ impl<'a> Quantizer<'a> {
     ) -> Result<(Quantized, f64), Error> {
         let effort = self.effort(formats);
         let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
-        let (_, best, _) = run.best(self.steps(effort))?;
+        let (_, best, _) = run.best(self.training(effort))?;
         Ok((best.quantized, best.loss))
     }
 
@@ -330,13 +229,18 @@ impl<'a> Quantizer<'a> {
     }
 
     /// Steps of training: those asked for, or what the effort allows.
-    fn steps(&self, effort: usize) -> usize {
-        self.tuning.finetune.unwrap_or_else(|| {
+    fn training(&self, effort: usize) -> Training {
+        let by_effort = |effort: usize| {
             // a step forwards and two back for each sample
             let step = 3 * BATCH * self.macs().max(1);
             let steps = (WORK[effort] / step).min(STEPS[effort]);
             if effort > 1 { steps.max(FEWEST) } else { 0 }
-        })
+        };
+        let blocks = self.tuning.rounding == Some(RoundingMethod::Blocks);
+        Training {
+            blocks: if blocks { by_effort(effort.max(2)) } else { 0 },
+            whole: self.tuning.finetune.unwrap_or_else(|| by_effort(effort)),
+        }
     }
 
     /// Whether the way to choose ranges is chosen: where a fit is cheap enough to be done once for each.
@@ -432,6 +336,18 @@ pub(crate) fn unseen(e: CalibrateError<DataError>) -> Error {
     Error::Sample(e.to_string())
 }
 
+/// Steps of training, of each block and of the whole network.
+#[derive(Clone, Copy, PartialEq)]
+struct Training {
+    blocks: usize,
+    whole: usize,
+}
+
+const NONE: Training = Training {
+    blocks: 0,
+    whole: 0,
+};
+
 /// One plan on its way.
 struct Run<'a> {
     quantizer: &'a Quantizer<'a>,
@@ -513,14 +429,14 @@ impl<'a> Run<'a> {
     }
 
     /// Fits, equalises and trains what loses least on the judges; tells whether it is trained.
-    fn best(self, steps: usize) -> Result<(Self, Candidate, bool), Error> {
+    fn best(self, training: Training) -> Result<(Self, Candidate, bool), Error> {
         let (mut best, judge) = self.choose()?;
         let mut run = self;
         if let Some((other, better)) = run.equalized(&best, &judge)? {
             (run, best) = (other, better);
         }
-        if steps > 0
-            && let Some(trained) = run.finetune(&best, &judge, steps)?
+        if training != NONE
+            && let Some(trained) = run.finetune(&best, &judge, training)?
         {
             return Ok((run, trained, true));
         }
@@ -632,7 +548,7 @@ impl<'a> Run<'a> {
         &self,
         start: &Candidate,
         judge: &Judge,
-        steps: usize,
+        training: Training,
     ) -> Result<Option<Candidate>, Error> {
         let q = self.quantizer;
         let low = |l: &Layer| l.weights.bits() < 8 || l.activation_bits < 8;
@@ -640,7 +556,8 @@ impl<'a> Run<'a> {
             return Ok(None);
         }
         let how = Finetune {
-            steps,
+            block_steps: training.blocks,
+            steps: training.whole,
             estimator: q.tuning.estimator,
             loss: q.loss(),
             seed: q.tuning.seed,
@@ -670,7 +587,10 @@ impl<'a> Run<'a> {
         let gain_db = 10.0 * libm::log10(start.loss / loss.max(1e-300));
         for layer in &mut quantized.layers {
             if tuned.layers.contains(&layer.float) {
-                layer.rounding = Rounding::Trained { gain_db };
+                layer.rounding = match training.whole {
+                    0 => Rounding::Blocks { gain_db },
+                    _ => Rounding::Trained { gain_db },
+                };
             }
         }
         Ok(Some(Candidate {

@@ -33,6 +33,7 @@ mod targets;
 mod tie;
 mod timeline;
 mod tune;
+mod tuning;
 mod verify;
 mod whole;
 mod within;
@@ -45,7 +46,6 @@ pub use check::{Check, Problem, check};
 pub use compile::{Compiled, Options, compile};
 pub use error::{Error, Infeasible};
 pub use eval::{Evaluation, Prediction, eval};
-pub use fit::{RoundingMethod, Tuning, ranges_from_name, ranges_name};
 pub use header::header;
 pub use inspect::{Inspection, Node, inspect};
 pub use lowbit_passes::allocate::{Allocation, Least, Limits, Pin};
@@ -62,6 +62,7 @@ pub use sensitivity::{Grouping, SensitivityOptions, sensitivity, sensitivity_of}
 pub use targets::{Level, targets};
 pub use tie::Tying;
 pub use tune::{Latencies, read_latency_table, tune, tune_folder};
+pub use tuning::{RoundingMethod, Tuning, ranges_from_name, ranges_name};
 pub use verify::{Verification, verify};
 pub use whole::{check_folder, write_file, writing};
 

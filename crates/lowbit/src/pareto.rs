@@ -9,10 +9,11 @@ use serde::Serialize;
 
 use crate::artefact::object_name;
 use crate::decide::{best, default_pins, formats, narrowed, reasoned};
-use crate::fit::{Quantizer, Tuning};
+use crate::fit::Quantizer;
 use crate::model::{Model, Shapes};
 use crate::sensitivity::{SensitivityOptions, sensitivity_of};
 use crate::tie::Tying;
+use crate::tuning::Tuning;
 use crate::whole::write_all;
 use crate::{Cache, Error, Progress, floats};
 

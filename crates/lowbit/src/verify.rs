@@ -11,8 +11,9 @@ use serde::Serialize;
 use crate::artefact::Artefact;
 use crate::bench::random_codes;
 use crate::compile::{Compiled, Options};
-use crate::fit::Tuning;
+
 use crate::object::{Runner, bytes_of, encode_sample};
+use crate::tuning::Tuning;
 use crate::{Error, Progress, decide};
 
 /// What `verify` finds.

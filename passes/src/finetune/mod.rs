@@ -5,6 +5,7 @@
 //! it again changes none of them. Tensors of fewer than 8 bits are rounded while training; 8-bit ones are not.
 
 mod adam;
+mod blocks;
 mod estimator;
 mod parameters;
 mod samples;
@@ -69,6 +70,8 @@ fn divergence(p: &[f64], x: &[f64]) -> f64 {
 /// How to train.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Finetune {
+    /// Steps for each block, before the whole network is trained.
+    pub block_steps: usize,
     /// Steps of the optimiser.
     pub steps: usize,
     /// What stands for the derivative of rounding.
@@ -158,8 +161,17 @@ pub fn finetune(
         student,
         how,
     };
-    let samples = Samples::new(samples, &teacher, how.seed);
-    let (before, after) = training.run(samples, &held, progress)?;
+    let before = training.judge(&held)?;
+    let start = training.parameters();
+    if how.block_steps > 0 {
+        let all: Vec<&Vec<Tensor>> = samples.iter().chain(held.iter().map(|h| h.0)).collect();
+        training.reconstruct(quantized, &layers, &all, samples.len(), progress)?;
+        if training.judge(&held)? >= before {
+            training.restore(start);
+        }
+    }
+    let mut drawn = Samples::new(samples, &teacher, how.seed);
+    let after = training.run(&mut || drawn.take(BATCH), &held, progress)?;
     Ok((after < before).then(|| training.tuned(&layers, before, after)))
 }
 
@@ -191,20 +203,20 @@ struct Training<'a> {
 type Taught<'a> = (&'a Vec<Tensor>, Tensor);
 
 impl Training<'_> {
-    /// Trains, keeps the best parameters; the loss on held-out samples before and after.
+    /// Trains on batches that are drawn, keeps the best parameters; their loss on held-out samples.
     fn run(
         &mut self,
-        mut samples: Samples<'_>,
+        draw: &mut dyn FnMut() -> Result<Vec<Vec<Tensor>>, FinetuneError>,
         held: &[Taught<'_>],
         progress: &mut dyn FnMut(usize, usize),
-    ) -> Result<(f64, f64), FinetuneError> {
+    ) -> Result<f64, FinetuneError> {
         let mut optimizers: Vec<Optimizer> = self.trained.iter().map(Optimizer::new).collect();
         let before = self.judge(held)?;
         let mut best = (before, self.parameters());
         let steps = self.how.steps;
         for step in 0..steps {
             progress(step, steps);
-            let batch = samples.take(BATCH)?;
+            let batch = draw()?;
             let derivatives = self.derivatives(&batch)?;
             let done = step as f64 / steps as f64;
             let layers = self.trained.iter_mut().zip(&mut optimizers);
@@ -222,10 +234,14 @@ impl Training<'_> {
             }
         }
         progress(steps, steps);
-        self.trained = best.1.0;
-        let scales = self.scales.iter_mut().zip(best.1.1);
-        scales.for_each(|(s, best)| s.value = best);
-        Ok((before, best.0))
+        self.restore(best.1);
+        Ok(best.0)
+    }
+
+    fn restore(&mut self, (trained, scales): (Vec<Trained>, Vec<f64>)) {
+        self.trained = trained;
+        let pairs = self.scales.iter_mut().zip(scales);
+        pairs.for_each(|(s, value)| s.value = value);
     }
 
     fn parameters(&self) -> (Vec<Trained>, Vec<f64>) {

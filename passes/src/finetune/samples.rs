@@ -46,7 +46,28 @@ pub(super) struct Samples<'a> {
     all: &'a [Vec<Tensor>],
     teacher: &'a Teacher<'a>,
     left: Vec<usize>,
-    state: u64,
+    random: Random,
+}
+
+/// Numbers that look random (xorshift, Marsaglia 2003).
+pub(super) struct Random(u64);
+
+impl Random {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// 48 random bits.
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 >> 16
+    }
+
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        self.next() as usize % n
+    }
 }
 
 impl<'a> Samples<'a> {
@@ -55,15 +76,8 @@ impl<'a> Samples<'a> {
             all,
             teacher,
             left: Vec::new(),
-            state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            random: Random::new(seed),
         }
-    }
-
-    fn random(&mut self, below: usize) -> usize {
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        (self.state >> 16) as usize % below
     }
 
     /// The next samples with what the float network gives for them, as the last tensor.
@@ -85,13 +99,13 @@ impl<'a> Samples<'a> {
         if self.left.is_empty() {
             self.left = (0..self.all.len()).collect();
         }
-        let next = self.random(self.left.len());
+        let next = self.random.below(self.left.len());
         let i = self.left.swap_remove(next);
         if self.all.len() >= FEW || at.is_multiple_of(2) {
             return (i, self.all[i].clone());
         }
-        let other = self.random(self.all.len());
-        let share = self.random(1 << 16) as f64 / f64::from(1 << 17);
+        let other = self.random.below(self.all.len());
+        let share = self.random.below(1 << 16) as f64 / f64::from(1 << 17);
         let pairs = self.all[i].iter().zip(&self.all[other]);
         (i, pairs.map(|(a, b)| mixed(a, b, share)).collect())
     }

@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 
 use lowbit_ir::derive::{DeriveError, Emit, Rules, gradient_with};
 use lowbit_ir::ops::{BinaryFn, ReduceFn, UnaryFn};
-use lowbit_ir::{DType, Graph, Op, OpError, Quant, Tensor, ValueId};
+use lowbit_ir::{DType, Graph, Node, Op, OpError, Quant, Tensor, ValueId};
 use lowbit_num::real;
 
 use super::Loss;
@@ -42,44 +42,35 @@ pub fn compared(float: &Graph) -> ValueId {
 }
 
 impl Student {
+    /// Of the whole network.
     pub(crate) fn new(
         float: &Graph,
         quantized: &Quantized,
         layers: &[&Layer],
         loss: Loss,
     ) -> Result<Self, DeriveError> {
-        let mut graph = Graph::new("student");
-        let mut map: HashMap<ValueId, ValueId> = HashMap::new();
-        for &v in float.inputs() {
-            let value = float.value(v);
-            map.insert(v, graph.input(value.name.clone(), value.ty.clone()));
-        }
-        let end = compared(float);
+        let whole = Stretch {
+            from: float.inputs().to_vec(),
+            to: compared(float),
+        };
+        Self::between(float, quantized, &whole, layers, loss)
+    }
+
+    /// Of a stretch of it.
+    pub(crate) fn between(
+        float: &Graph,
+        quantized: &Quantized,
+        stretch: &Stretch,
+        layers: &[&Layer],
+        loss: Loss,
+    ) -> Result<Self, DeriveError> {
+        let end = stretch.to;
         let narrow = narrow_inputs(float, quantized);
-        let mut scales: Vec<InputScale> = Vec::new();
-        for (_, node) in needed(float, end) {
-            for &v in &node.inputs {
-                if let Some(c) = float.as_const(v) {
-                    map.entry(v)
-                        .or_insert_with(|| graph.constant(float.value(v).name.clone(), c.clone()));
-                }
-            }
-            let mut inputs: Vec<ValueId> = node.inputs.iter().map(|v| map[v]).collect();
-            let name = float.value(node.output).name.clone();
-            let failed = |error: OpError| DeriveError {
-                name: name.clone(),
-                op: node.op.name(),
-                error,
-            };
-            if let Some(&(source, grid)) = narrow.get(&node.output) {
-                let scale = scale_of(&mut graph, &mut scales, source, grid);
-                inputs[0] = rounded(&mut graph, inputs[0], scale, grid).map_err(failed)?;
-            }
-            let output = graph
-                .push(name.clone(), node.op.clone(), &inputs)
-                .map_err(failed)?;
-            map.insert(node.output, output);
-        }
+        let Copied {
+            mut graph,
+            map,
+            scales,
+        } = stretch.copied(float, &narrow)?;
         let parameters: Vec<(ValueId, Option<ValueId>)> = layers
             .iter()
             .map(|layer| {
@@ -122,20 +113,81 @@ impl Student {
     }
 }
 
-/// Nodes that a value depends on, in order.
-fn needed(float: &Graph, end: ValueId) -> Vec<(lowbit_ir::NodeId, &lowbit_ir::Node)> {
-    let mut wanted = HashSet::from([end]);
-    let mut nodes: Vec<_> = float.nodes().collect();
-    nodes.reverse();
-    nodes.retain(|(_, node)| {
-        let keep = wanted.contains(&node.output);
-        if keep {
-            wanted.extend(&node.inputs);
+/// What lies between values and one that depends on nothing else.
+pub(crate) struct Stretch {
+    pub(crate) from: Vec<ValueId>,
+    pub(crate) to: ValueId,
+}
+
+/// A stretch as a graph of its own.
+struct Copied {
+    graph: Graph,
+    /// Values of the float network and those that stand for them.
+    map: HashMap<ValueId, ValueId>,
+    scales: Vec<InputScale>,
+}
+
+impl Stretch {
+    /// The float network's stretch alone.
+    pub(crate) fn float(&self, float: &Graph) -> Result<Graph, DeriveError> {
+        let Copied { mut graph, map, .. } = self.copied(float, &HashMap::new())?;
+        graph.output("y", map[&self.to]);
+        Ok(graph)
+    }
+
+    fn copied(
+        &self,
+        float: &Graph,
+        narrow: &HashMap<ValueId, (ValueId, Grid)>,
+    ) -> Result<Copied, DeriveError> {
+        let mut graph = Graph::new("student");
+        let mut map: HashMap<ValueId, ValueId> = HashMap::new();
+        for &v in &self.from {
+            let value = float.value(v);
+            map.insert(v, graph.input(value.name.clone(), value.ty.clone()));
         }
-        keep
-    });
-    nodes.reverse();
-    nodes
+        let mut scales: Vec<InputScale> = Vec::new();
+        for node in self.nodes(float) {
+            for &v in &node.inputs {
+                if let Some(c) = float.as_const(v) {
+                    map.entry(v)
+                        .or_insert_with(|| graph.constant(float.value(v).name.clone(), c.clone()));
+                }
+            }
+            let mut inputs: Vec<ValueId> = node.inputs.iter().map(|v| map[v]).collect();
+            let name = float.value(node.output).name.clone();
+            let failed = |error: OpError| DeriveError {
+                name: name.clone(),
+                op: node.op.name(),
+                error,
+            };
+            if let Some(&(source, grid)) = narrow.get(&node.output) {
+                let scale = scale_of(&mut graph, &mut scales, source, grid);
+                inputs[0] = rounded(&mut graph, inputs[0], scale, grid).map_err(failed)?;
+            }
+            let output = graph
+                .push(name.clone(), node.op.clone(), &inputs)
+                .map_err(failed)?;
+            map.insert(node.output, output);
+        }
+        Ok(Copied { graph, map, scales })
+    }
+
+    /// Its nodes, in order.
+    pub(crate) fn nodes<'g>(&self, float: &'g Graph) -> Vec<&'g Node> {
+        let mut wanted = HashSet::from([self.to]);
+        let mut nodes: Vec<&Node> = float.nodes().map(|n| n.1).collect();
+        nodes.reverse();
+        nodes.retain(|node| {
+            let keep = wanted.contains(&node.output) && !self.from.contains(&node.output);
+            if keep {
+                wanted.extend(&node.inputs);
+            }
+            keep
+        });
+        nodes.reverse();
+        nodes
+    }
 }
 
 /// Codes of few bits that a layer reads.

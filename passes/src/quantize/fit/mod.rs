@@ -79,6 +79,11 @@ pub enum Rounding {
         /// As for error feedback.
         gain_db: f64,
     },
+    /// By training one stretch of the network after another.
+    Blocks {
+        /// As for training.
+        gain_db: f64,
+    },
     /// By training the whole network.
     Trained {
         /// What it won: loss of the network on samples that it was not trained on, in decibels.
@@ -93,6 +98,7 @@ impl Rounding {
             Self::Nearest => "nearest",
             Self::Feedback { .. } => "error feedback",
             Self::AdaRound { .. } => "adaround",
+            Self::Blocks { .. } => "block reconstruction",
             Self::Trained { .. } => "training",
         }
     }
@@ -101,9 +107,10 @@ impl Rounding {
     pub fn gain_db(self) -> Option<f64> {
         match self {
             Self::Nearest => None,
-            Self::Feedback { gain_db } | Self::AdaRound { gain_db } | Self::Trained { gain_db } => {
-                Some(gain_db)
-            }
+            Self::Feedback { gain_db }
+            | Self::AdaRound { gain_db }
+            | Self::Blocks { gain_db }
+            | Self::Trained { gain_db } => Some(gain_db),
         }
     }
 }

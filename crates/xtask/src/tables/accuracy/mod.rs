@@ -30,7 +30,7 @@ const BUDGETS: [Column; 5] = [
 ];
 
 /// Flags of a method alone, beside those of 4 bits.
-const METHODS: [Column; 6] = [
+const METHODS: [Column; 7] = [
     ("nearest", &["--effort", "1", "--rounding", "nearest"]),
     (
         "biases corrected",
@@ -41,6 +41,7 @@ const METHODS: [Column; 6] = [
         "error feedback",
         &["--effort", "1", "--rounding", "feedback"],
     ),
+    ("and blocks", &["--effort", "1", "--rounding", "blocks"]),
     ("and short training", &["--effort", "2"]),
     ("and long training", &["--effort", "3"]),
 ];
@@ -67,8 +68,9 @@ const METHODS_HEAD: &str = "
 ## What each method wins
 
 All layers at 4 bits but the first and the last, 8-bit activations: drop / disagreement / divergence, and seconds of the
-compiler, evaluation and the plainer plans it is held against included. The first four are `--effort 1` with
-`--rounding`; training starts from error feedback and is kept where it lowers the loss on samples held out.
+compiler, evaluation and the plainer plans it is held against included. The first five are `--effort 1` with
+`--rounding`; training, of one block after another (BRECQ with QDrop) or of the whole network, starts from error feedback
+and is kept where it lowers the loss on samples held out.
 
 ";
 
