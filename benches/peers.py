@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Latency of compiled objects beside onnxruntime and, where it is installed, OpenVINO: interleaved, in one run.
 
-    python benches/peers.py [MODEL.onnx …] [--lowbit PATH] [--cpu C] [--rounds 7] [--secs 0.3] [--json]
+    python benches/peers.py [MODEL.onnx …] [--lowbit PATH] [--cpu C] [--threads 1] [--rounds 7] [--secs 0.3] [--json]
 
 Without models, every model of ../shared/zoo/models is taken. A TOML file of the model's name beside the model or in the folder
-above describes its data, and calibrates both sides. Peers run float and statically quantised to 8 bits (U8S8, per channel: the
-fastest format on x86) on one thread, batch 1, inputs bound once; everything is pinned to one core. In every round each side is
-timed once; a figure is the median over rounds of the round's median. A ratio is the peer's time over ours: above 1 Lowbit is faster.
+above describes its data, and calibrates both sides. Peers run float, in OpenVINO's own choice of precision (bfloat16 where the processor has it), and statically
+quantised to 8 bits (U8S8, per channel: the fastest format on x86; and by NNCF where it is installed), batch 1, inputs bound once. On one
+thread everything is pinned to one core; on more, peers are timed on one thread too and their better figure counts, and so is
+Lowbit. In every round each side is timed once; a figure is the median over rounds of the round's median. A ratio is the peer's time
+over ours: above 1 Lowbit is faster.
 """
 import argparse
 import json
@@ -58,11 +60,11 @@ def quantised(model, folder):
     return result
 
 
-def onnxruntime_call(model):
+def onnxruntime_call(model, threads):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
@@ -73,15 +75,27 @@ def onnxruntime_call(model):
     return lambda: session.run_with_iobinding(binding)
 
 
-def openvino_call(model):
+def openvino_call(model, threads, precision=None, inputs=None):
     import openvino
 
-    config = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
-    compiled = openvino.Core().compile_model(str(model), "CPU", config)
+    config = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
+    config |= {"INFERENCE_PRECISION_HINT": precision} if precision else {}
+    inputs = inputs or feeds(model)
+    model = str(model) if isinstance(model, pathlib.Path) else model
+    compiled = openvino.Core().compile_model(model, "CPU", config)
     request = compiled.create_infer_request()
-    for port, x in zip(compiled.inputs, feeds(model).values()):
+    for port, x in zip(compiled.inputs, inputs.values()):
         request.set_tensor(port, openvino.Tensor(x))
     return request.infer
+
+
+def nncf_model(model):
+    """What NNCF makes of a model; speed does not depend on the samples."""
+    import nncf
+    import openvino
+
+    samples = [feeds(model)] * 2
+    return nncf.quantize(openvino.Core().read_model(str(model)), nncf.Dataset(samples), subset_size=len(samples))
 
 
 def timed(call, seconds):
@@ -99,32 +113,46 @@ def compile_object(model, folder, options):
     described = [path for path in described if path.exists()]
     command += ["--data", described[0]] if described else []
     command += ["--cpu", options.cpu] if options.cpu else []
+    command += ["--threads", options.threads] if options.threads > 1 else []
     subprocess.run(list(map(str, command)), check=True, capture_output=True)
     return folder
 
 
-def object_time(folder, options):
-    run = subprocess.run([options.lowbit, "bench", str(folder), "--json"], check=True, capture_output=True, text=True)
+def object_time(folder, options, threads):
+    command = [options.lowbit, "bench", str(folder), "--threads", str(threads), "--json"]
+    run = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(run.stdout)["median_us"]
 
 
-def peers(model, folder):
-    """Calls by name; a peer that cannot run this model is left out, and said so."""
+def peers(model, folder, threads):
+    """Calls by name and number of threads; a peer that cannot run this model is left out, and said so."""
     made, failed = {}, {}
-    makers = {"onnxruntime float": lambda: onnxruntime_call(model),
-              "onnxruntime int8": lambda: onnxruntime_call(quantised(model, folder))}
+    quantized = {}
+
+    def once(name, make):
+        if name not in quantized:
+            quantized[name] = make()
+        return quantized[name]
+
+    makers = {"onnxruntime float": lambda n: onnxruntime_call(model, n),
+              "onnxruntime int8": lambda n: onnxruntime_call(once("qdq", lambda: quantised(model, folder)), n)}
     try:
         import openvino  # noqa: F401
 
-        makers["openvino float"] = lambda: openvino_call(model)
-        makers["openvino int8"] = lambda: openvino_call(folder / "int8.onnx")
+        makers["openvino float"] = lambda n: openvino_call(model, n, "f32")
+        makers["openvino default"] = lambda n: openvino_call(model, n)
+        makers["openvino int8"] = lambda n: openvino_call(folder / "int8.onnx", n)
+        import nncf  # noqa: F401
+
+        makers["openvino NNCF int8"] = lambda n: openvino_call(once("nncf", lambda: nncf_model(model)), n, inputs=feeds(model))
     except ImportError:
         pass
     for name, make in makers.items():
-        try:
-            made[name] = make()
-        except Exception as error:  # whatever it is, it belongs in the table
-            failed[name] = str(error).splitlines()[0][:120]
+        for n in sorted({1, threads}):
+            try:
+                made[name, n] = make(n)
+            except Exception as error:  # whatever it is, it belongs in the table
+                failed[name] = str(error).splitlines()[0][:120]
     return made, failed
 
 
@@ -134,21 +162,27 @@ def measure(model, options):
         built = pathlib.Path(options.objects) / model.stem if options.objects else folder / "object"
         if not (built / "report.json").exists():
             compile_object(model, built, options)
-        calls, failed = peers(model, folder)
+        calls, failed = peers(model, folder, options.threads)
         for call in calls.values():
             timed(call, 0.1)
-        rounds = {name: [] for name in ["lowbit", *calls]}
+        counts = sorted({1, options.threads})
+        rounds = {key: [] for key in [*(("lowbit", n) for n in counts), *calls]}
         for _ in range(options.rounds):
-            rounds["lowbit"].append(object_time(built, options))
-            for name, call in calls.items():
-                rounds[name].append(timed(call, options.secs))
-    median = {name: statistics.median(times) for name, times in rounds.items()}
+            for n in counts:
+                rounds["lowbit", n].append(object_time(built, options, n))
+            for key, call in calls.items():
+                rounds[key].append(timed(call, options.secs))
+    median = {}
+    for (name, _), times in rounds.items():
+        us = statistics.median(times)
+        median[name] = min(us, median.get(name, us))
     return {"model": model.stem, "median_us": median, "failed": failed,
             "ratio": {name: us / median["lowbit"] for name, us in median.items() if name != "lowbit"}}
 
 
 def row(result, names):
-    cells = [f"{result['model']}", f"{result['median_us']['lowbit']:.1f}"]
+    best = min((us, name) for name, us in result["median_us"].items() if name != "lowbit")
+    cells = [result["model"], f"{result['median_us']['lowbit']:.1f}", f"{best[0] / result['median_us']['lowbit']:.2f}×"]
     for name in names:
         us, ratio = result["median_us"].get(name), result["ratio"].get(name)
         cells += ["–", "–"] if us is None else [f"{us:.1f}", f"{ratio:.2f}×"]
@@ -160,6 +194,7 @@ def main():
     parser.add_argument("models", nargs="*", type=pathlib.Path)
     parser.add_argument("--lowbit", default=str(ROOT / "target" / "release" / "lowbit"))
     parser.add_argument("--cpu", help="what --cpu of `lowbit compile` takes")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--objects", help="a folder of compiled objects, one folder a model, to take or to fill")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--secs", type=float, default=0.3)
@@ -168,8 +203,11 @@ def main():
     models = options.models or sorted(ZOO.glob("*.onnx"))
     if not models:
         sys.exit(f"no models: name some, or put them into {ZOO}")
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    names = ["onnxruntime float", "onnxruntime int8", "openvino float", "openvino int8"]
+    table = os.fdopen(os.dup(1), "w")  # some peers print on standard output
+    os.dup2(2, 1)
+    if options.threads == 1:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    names = ["onnxruntime float", "onnxruntime int8", "openvino float", "openvino default", "openvino int8", "openvino NNCF int8"]
     results = []
     for model in models:
         try:
@@ -179,13 +217,13 @@ def main():
             continue
         print(f"measured {model.stem}", file=sys.stderr)
     if options.json:
-        print(json.dumps(results))
+        print(json.dumps(results), file=table)
         return
     names = [n for n in names if any(n in r["median_us"] for r in results)]
-    print("| model | Lowbit µs | " + " | ".join(f"{n} µs | ratio" for n in names) + " |")
-    print("|---" * (2 + 2 * len(names)) + "|")
+    print("| model | Lowbit µs | best peer | " + " | ".join(f"{n} µs | ratio" for n in names) + " |", file=table)
+    print("|---" * (3 + 2 * len(names)) + "|", file=table)
     for result in results:
-        print(row(result, names))
+        print(row(result, names), file=table)
         for name, why in result["failed"].items():
             print(f"{result['model']}: {name} failed: {why}", file=sys.stderr)
 

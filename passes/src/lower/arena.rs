@@ -48,7 +48,12 @@ pub fn lower_bound(buffers: &[Lifetime]) -> usize {
         .unwrap_or(0)
 }
 
-/// Places buffers greedily, each at the lowest offset where it meets nothing, in several orders; the smallest arena wins.
+/// Orders that are tried from the best one on, each with one buffer moved to the front.
+const MOVES: usize = 400;
+
+/// Places buffers greedily, each at the lowest offset where it meets nothing, in several orders; the smallest arena wins. Where
+/// it is larger than the bound, buffers that end at its top are placed before all others, one after the other, as long as
+/// that helps.
 pub fn plan(buffers: &[Lifetime]) -> Plan {
     let key = |order: usize, i: usize| {
         let b = &buffers[i];
@@ -61,14 +66,37 @@ pub fn plan(buffers: &[Lifetime]) -> Plan {
             _ => (usize::MAX - b.bytes.saturating_mul(span + 1), b.first),
         }
     };
-    (0..5)
-        .map(|order| {
-            let mut indices: Vec<usize> = (0..buffers.len()).collect();
-            indices.sort_by_key(|&i| (key(order, i), i));
-            place(buffers, &indices)
-        })
+    let ordered = (0..5).map(|order| {
+        let mut indices: Vec<usize> = (0..buffers.len()).collect();
+        indices.sort_by_key(|&i| (key(order, i), i));
+        indices
+    });
+    let bound = lower_bound(buffers);
+    ordered
+        .map(|order| improved(buffers, order, bound))
         .min_by_key(|p| p.bytes)
         .expect("there are several orders")
+}
+
+/// The best plan met on the way from an order, each step of which places a buffer at the top of the arena first.
+fn improved(buffers: &[Lifetime], mut order: Vec<usize>, bound: usize) -> Plan {
+    let mut plan = place(buffers, &order);
+    let mut best = plan.clone();
+    for _ in 0..MOVES {
+        if best.bytes <= bound {
+            break;
+        }
+        let top = |&i: &usize| plan.offsets[i] + buffers[i].bytes == plan.bytes;
+        let Some(at) = order.iter().position(top).filter(|&at| at > 0) else {
+            break;
+        };
+        order[..=at].rotate_right(1);
+        plan = place(buffers, &order);
+        if plan.bytes < best.bytes {
+            best = plan.clone();
+        }
+    }
+    best
 }
 
 fn place(buffers: &[Lifetime], order: &[usize]) -> Plan {
