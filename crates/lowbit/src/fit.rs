@@ -1,7 +1,7 @@
 //! Quantising a model on its data: ranges, rounding and biases, and training where the effort allows it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use lowbit_data::{DataError, Dataset};
 use lowbit_ir::eval::{self, Plan};
@@ -363,8 +363,8 @@ struct Run<'a> {
     judges: Vec<usize>,
     /// What layers are fitted on, real inputs.
     samples: Vec<Vec<Tensor>>,
-    /// Means of the float network over them.
-    means: Stats,
+    /// Means of the float network over them, where they are not all that was calibrated on.
+    means: Option<Arc<Stats>>,
     progress: &'a dyn Progress,
 }
 
@@ -395,12 +395,13 @@ impl<'a> Run<'a> {
             samples: q.samples(&fitted)?,
             own,
             judges,
-            means: Stats::default(),
+            means: None,
             fitted,
             progress,
         };
         if run.fitted != q.indices {
-            run.means = run.means(&network.graph)?;
+            let see = || run.means(&network.graph);
+            run.means = Some(network.part(&run.fitted, see)?);
         }
         Ok(run)
     }
@@ -444,7 +445,7 @@ impl<'a> Run<'a> {
     }
 
     fn fit(&self, ranges: Method) -> Result<Quantized, Error> {
-        let Network { graph, stats } = self.network;
+        let Network { graph, stats, .. } = self.network;
         let mut found = self.fit_to(graph, &|v| self.mean(v), &stats.ranges(ranges))?;
         let is_own = std::ptr::eq(self.network, &self.quantizer.own);
         found.equalized = (!is_own).then(|| graph.clone());
@@ -487,14 +488,7 @@ impl<'a> Run<'a> {
 
     /// Mean of a layer of the float network over the samples that layers are fitted on.
     fn mean(&self, v: ValueId) -> Vec<f64> {
-        let q = self.quantizer;
-        let whole = self.fitted == q.indices;
-        let means = if whole {
-            &self.network.stats
-        } else {
-            &self.means
-        };
-        means.mean(v)
+        self.means.as_deref().unwrap_or(&self.network.stats).mean(v)
     }
 
     fn fit_to(

@@ -1,5 +1,7 @@
 //! A float network with what was seen of it on calibration samples.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use lowbit_data::Dataset;
 use lowbit_ir::Graph;
 use lowbit_passes::calibrate::{Stats, calibrate};
@@ -12,6 +14,8 @@ use crate::{Cache, Error, Key, Progress};
 pub(crate) struct Network {
     pub(crate) graph: Graph,
     pub(crate) stats: Stats,
+    /// What was seen of fewer samples, by their indices.
+    parts: Mutex<Vec<(Vec<usize>, Arc<Stats>)>>,
 }
 
 impl Network {
@@ -45,7 +49,31 @@ impl Network {
                 kept(cache, &key, progress, see)?
             }
         };
-        Ok(Self { graph, stats })
+        Ok(Self {
+            graph,
+            stats,
+            parts: Mutex::default(),
+        })
+    }
+
+    /// What is seen of some of the samples, seen once.
+    ///
+    /// # Errors
+    /// Those of `see`.
+    pub(crate) fn part(
+        &self,
+        indices: &[usize],
+        see: impl FnOnce() -> Result<Stats, Error>,
+    ) -> Result<Arc<Stats>, Error> {
+        let parts = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = parts().iter().find(|p| p.0 == indices).map(|p| p.1.clone());
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        // nothing is locked meanwhile: it runs on all threads
+        let seen = Arc::new(see()?);
+        parts().push((indices.to_vec(), seen.clone()));
+        Ok(seen)
     }
 }
 

@@ -209,6 +209,7 @@ struct Session<'a> {
     indices: Vec<usize>,
     layers: Vec<Layer>,
     study: OnceLock<Study<'a>>,
+    curvature: OnceLock<Curvature>,
     key: Key,
 }
 
@@ -235,6 +236,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             layers,
             study: OnceLock::new(),
+            curvature: OnceLock::new(),
             model,
             data,
             options,
@@ -452,10 +454,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn curvature(&self) -> Result<Curvature, Error> {
+    /// Where the loss bends; found when first asked for.
+    fn curvature(&self) -> Result<&Curvature, Error> {
+        if let Some(known) = self.curvature.get() {
+            return Ok(known);
+        }
         let step = |done, total| self.progress.step("curvature", done, total);
         let found = Curvature::new(self.study()?, self.indices.len(), |i| self.sample(i), step);
-        found.map_err(|e| self.named(e, 0))
+        let found = found.map_err(|e| self.named(e, 0))?;
+        Ok(self.curvature.get_or_init(|| found))
     }
 
     /// The key of traces that were estimated with some draws.
@@ -473,10 +480,11 @@ impl<'a> Session<'a> {
             let (study, curvature) = (self.study()?, self.curvature()?);
             let step = |done, total| self.progress.step("gradients", done, total);
             let sample = |i| self.sample(i);
-            let found = gauss_newton(study, &curvature, self.effort(most), sample, step)
+            let found = gauss_newton(study, curvature, self.effort(most), sample, step)
                 .map_err(|e| self.named(e, 0))?;
             let inputs = found.inputs.iter().copied();
-            let inputs: Vec<_> = inputs.zip(curvature.input_errors).collect();
+            let errors = curvature.input_errors.iter().copied();
+            let inputs: Vec<_> = inputs.zip(errors).collect();
             let losses = hessian_losses(study, &found.weights, &inputs).concat();
             let traces = flat(&found.weights);
             Ok(losses
@@ -531,7 +539,7 @@ impl<'a> Session<'a> {
         let found = self.kept(&self.traced("hutchinson", most), 2 * count + 1, || {
             let (study, curvature) = (self.study()?, self.curvature()?);
             let step = |done, total| self.progress.step("probes", done, total);
-            let known = (&curvature, expected);
+            let known = (curvature, expected);
             let found = hutchinson(study, known, self.effort(most), |i| self.sample(i), step);
             let found = found.map_err(|e| self.named(e, 0))?;
             Ok(flat(&found.layers).chain([found.probes as f64]).collect())

@@ -15,6 +15,7 @@ mod mean;
 mod normalize;
 mod params;
 mod product;
+mod rough;
 mod shape;
 mod softmax;
 #[cfg(test)]

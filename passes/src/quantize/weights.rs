@@ -3,6 +3,8 @@
 use lowbit_num::{Format, real};
 use rayon::prelude::*;
 
+use super::rough::promising;
+
 /// Shrink factors of the search in hundredths, from 100 down to this one; a grid of few levels is best far inside the
 /// range of its weights.
 fn smallest_factor(format: Format) -> u32 {
@@ -23,6 +25,7 @@ pub fn scale(weights: &[f64], format: Format) -> f64 {
         return unit;
     }
     let factors = (smallest_factor(format)..=100).rev();
+    let factors = promising(weights, whole, format, factors);
     let candidates = factors.map(|hundredths| whole * f64::from(hundredths) / 100.0);
     let mut best = (f64::INFINITY, whole);
     for scale in candidates {
@@ -143,6 +146,46 @@ mod tests {
                     clips || error(&w, best, format) <= error(&w, other, format),
                     "{format}: {hundredths}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn the_search_finds_what_all_factors_give() {
+        let mut channels: Vec<Vec<f64>> = (0..40)
+            .map(|i| bell([1, 2, 9, 27, 64, 576, 1500][i % 7], i as u64))
+            .collect();
+        channels.extend([1e-30, 1e-9, 1e30].map(|size| {
+            let noise = bell(90, 77);
+            noise.iter().map(|x| x * size).collect()
+        }));
+        // nearly on a grid, and a few far out
+        let near = bell(300, 78);
+        channels.push(
+            (0..300)
+                .map(|i| f64::from(i % 15 - 7) + 1e-4 * near[i as usize])
+                .collect(),
+        );
+        channels.push(
+            (0..300)
+                .map(|i| if i % 50 == 0 { 9.0 } else { near[i] })
+                .collect(),
+        );
+        for w in &channels {
+            for &format in Format::ALL.iter().filter(|&&f| f != Format::Int8) {
+                if common_unit(w, format).is_some() {
+                    continue;
+                }
+                let whole = whole_range(w, format);
+                let mut best = (f64::INFINITY, whole);
+                for hundredths in (smallest_factor(format)..=100).rev() {
+                    let scale = whole * f64::from(hundredths) / 100.0;
+                    let error = error(w, scale, format);
+                    if error < best.0 {
+                        best = (error, scale);
+                    }
+                }
+                assert_eq!(scale(w, format), best.1, "{format}: {w:?}");
             }
         }
     }
