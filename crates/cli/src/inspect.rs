@@ -115,7 +115,7 @@ const COLUMNS: &[Column] = &[
     ("size", |l| Some(text::bytes(l.weight_bytes as f64))),
     ("MACs", |l| Some(text::count(l.macs as f64))),
     ("time", |l| l.latency_us.map(text::micros)),
-    ("sensitivity", |l| l.sensitivity.map(text::significant)),
+    ("loss at 4 bits", |l| l.sensitivity.map(text::significant)),
     ("loss", |l| l.predicted_loss.map(text::significant)),
     ("SQNR", |l| l.sqnr_db.map(|x| format!("{x:.1} dB"))),
     ("cosine", |l| l.cosine.map(|x| format!("{x:.4}"))),

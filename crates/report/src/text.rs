@@ -58,7 +58,8 @@ pub fn list(names: &[impl AsRef<str>], most: usize) -> String {
     }
 }
 
-/// A name of the model, short enough for a line: the first of several joined ones, and of a long path its end.
+/// A name of the model, short enough for a line: the first of several joined ones, and of a long path its end, from a
+/// whole part on where that leaves half a line.
 pub fn name(full: &str) -> String {
     let first = full.split(';').next().unwrap_or(full);
     let length = first.chars().count();
@@ -66,8 +67,9 @@ pub fn name(full: &str) -> String {
         return first.into();
     }
     let tail: String = first.chars().skip(length + 1 - LONGEST_NAME).collect();
-    let end = tail.split_once('/').map_or(tail.as_str(), |(_, end)| end);
-    format!("…{end}")
+    let whole = tail.split_once('/').map(|(_, end)| end);
+    let end = whole.filter(|end| end.chars().count() >= LONGEST_NAME / 2);
+    format!("…{}", end.unwrap_or(&tail))
 }
 
 const LONGEST_NAME: usize = 40;
@@ -112,6 +114,8 @@ mod tests {
         );
         let long = "MobilenetV2/expanded_conv_10/depthwise/BatchNorm/FusedBatchNorm";
         assert_eq!(name(long), "…depthwise/BatchNorm/FusedBatchNorm");
+        let long = "Call/functional_1/batch_normalization_1/FusedBatchNormV3:0";
+        assert_eq!(name(long), "…atch_normalization_1/FusedBatchNormV3:0");
         assert!(name(&"x".repeat(90)).chars().count() <= 40);
     }
 

@@ -144,7 +144,7 @@ fn card(i: usize, l: &Layer, source: &str) -> Markup {
     let time = l.latency_us.map(|us| format!("{}, {source}", micros(us)));
     let optional = [
         ("Time", time),
-        ("Sensitivity", l.sensitivity.map(significant)),
+        ("Loss at 4 bits", l.sensitivity.map(significant)),
         ("Predicted loss", l.predicted_loss.map(significant)),
         ("Signal to noise", l.sqnr_db.map(|x| format!("{x:.1} dB"))),
         ("Cosine to float", l.cosine.map(|x| format!("{x:.5}"))),
@@ -175,7 +175,7 @@ const COLUMNS: &[Column] = &[
     ("MACs", |l| text(count(l.macs as f64)), true),
     ("Time", |l| l.latency_us.and_then(|x| text(micros(x))), true),
     (
-        "Sensitivity",
+        "Loss at 4 bits",
         |l| l.sensitivity.and_then(|x| text(significant(x))),
         true,
     ),

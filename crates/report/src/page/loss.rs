@@ -1,7 +1,7 @@
 use maud::{Markup, html};
 
 use super::plot::{Axis, Plot, SIDE, dot, drawing, line, place};
-use super::{chip, short};
+use super::{chip, predictor, short};
 use crate::insight::{culprits, falls, remedies};
 use crate::text::{bytes, list, name, percent, significant};
 use crate::{Layer, Report};
@@ -9,7 +9,7 @@ use crate::{Layer, Report};
 /// Layers that are drawn at most.
 const WORST: usize = 10;
 
-/// Which layers cost most, what would help, and how the error grows with depth.
+/// Which layers cost most, what would help, how the error grows with depth, and how losses are predicted.
 pub(super) fn section(r: &Report) -> Option<Markup> {
     let sentences = sentences(&r.layers);
     if sentences.is_empty() {
@@ -19,6 +19,7 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
         @for s in &sentences { p { (s) } }
         (worst(&r.layers))
         (depth(&r.layers))
+        @if let Some(p) = &r.predictor { (predictor::part(p)) }
     })
 }
 

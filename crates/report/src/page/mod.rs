@@ -36,11 +36,6 @@ pub fn report_page(report: &Report) -> String {
             frontier::section(report),
         ),
         ("loss", "Where accuracy is lost", loss::section(report)),
-        (
-            "predictor",
-            "How losses are predicted",
-            predictor::section(report),
-        ),
         ("memory", "Memory over time", memory::section(report)),
         (
             "reproduce",

@@ -1,16 +1,16 @@
 use maud::{Markup, html};
 
 use crate::text::{name, percent, significant};
-use crate::{HessianTraces, LayerTrace, Predictor, RankCorrelation, Report};
+use crate::{HessianTraces, LayerTrace, Predictor, RankCorrelation};
 
 /// How losses were predicted, how well each metric orders plans, and second derivatives with their standard errors.
-pub(super) fn section(r: &Report) -> Option<Markup> {
-    let p = r.predictor.as_ref()?;
-    Some(html! {
+pub(super) fn part(p: &Predictor) -> Markup {
+    html! {
+        h3.part { "How losses are predicted" }
         p { (sentence(p)) }
         @if !p.ranks.is_empty() { (ranks(p)) }
         @if let Some(t) = &p.traces { (traces(t)) }
-    })
+    }
 }
 
 fn sentence(p: &Predictor) -> String {
