@@ -51,6 +51,23 @@ impl Page {
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
+    /// Puts a cell into the row of a model, whose other cells stay, or say – where there was no row, and writes the page.
+    pub(crate) fn set(
+        &mut self,
+        section: usize,
+        model: &str,
+        column: usize,
+        cell: String,
+    ) -> Result<()> {
+        let known = self.rows[section].iter().find(|r| r[0] == model).cloned();
+        let mut row = known.unwrap_or_else(|| {
+            let rest = self.sections[section].head.len() - 1;
+            [vec![model.into()], vec!["–".into(); rest]].concat()
+        });
+        row[column] = cell;
+        self.put(section, row)
+    }
+
     /// The page in Markdown.
     pub(crate) fn text(&self) -> String {
         let section = |(s, rows): (&Section, &Vec<Vec<String>>)| {
@@ -125,5 +142,18 @@ mod tests {
                  \n## Second\n\n{table}| b | 6 | .7 |\n| b | 4 | .3 |\n| c | 4 | .6 |\n"
             )
         );
+    }
+
+    #[test]
+    fn a_row_fills_cell_by_cell() {
+        let path = std::env::temp_dir().join(format!("lowbit-cells-{}.md", std::process::id()));
+        let mut page = Page::read(&path, sections());
+        page.set(0, "a", 2, ".1".into()).unwrap();
+        let first = page.rows[0].clone();
+        let mut page = Page::read(&path, sections());
+        page.set(0, "a", 1, "4".into()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(first, [head(["a", "–", ".1"])]);
+        assert_eq!(page.rows[0], [head(["a", "4", ".1"])]);
     }
 }

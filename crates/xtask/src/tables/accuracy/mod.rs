@@ -21,6 +21,9 @@ pub(crate) const TABLE: Table = Table {
 /// A column: its heading and flags.
 type Column = (&'static str, &'static [&'static str]);
 
+/// Columns of other tools.
+const PEERS: [&str; 2] = ["onnxruntime int8", "NNCF int8"];
+
 const BUDGETS: [Column; 5] = [
     ("W8A8", &["--bits", "8"]),
     ("6 bits", &["--bits", "6"]),
@@ -82,7 +85,7 @@ fn sections() -> Vec<Section> {
         keys: 1,
     };
     vec![
-        section(HEAD, &["model", "onnxruntime int8", "NNCF int8"], &BUDGETS),
+        section(HEAD, &["model", PEERS[0], PEERS[1]], &BUDGETS),
         section(METHODS_HEAD, &["model"], &METHODS),
     ]
 }
@@ -91,21 +94,23 @@ fn run(bench: &Bench) -> Result<String> {
     let mut page = bench.page(&TABLE, sections());
     for model in bench.models()? {
         let row = Measured::new(bench, &model)?;
-        let budgets = BUDGETS.iter().enumerate().map(|(at, (name, flags))| {
-            let aim = aims::of(&model.name, at);
-            row.cell(name, flags).budget(aim)
-        });
-        let first = std::iter::once(model.name.clone()).chain(row.peers(bench));
-        page.put(0, first.chain(budgets).collect())?;
+        for (at, peer) in (1..).zip(row.peers(bench)) {
+            if let Some(peer) = peer {
+                page.set(0, &model.name, at, peer)?;
+            }
+        }
+        for (at, (name, flags)) in BUDGETS.iter().enumerate() {
+            let cell = row.cell(name, flags).budget(aims::of(&model.name, at));
+            page.set(0, &model.name, 1 + PEERS.len() + at, cell)?;
+        }
     }
     for model in bench.models()? {
         let row = Measured::new(bench, &model)?;
-        let methods = METHODS.iter().map(|(name, flags)| {
+        for (at, (name, flags)) in (1..).zip(METHODS) {
             let flags = [&METHOD_FLAGS[..], flags].concat();
-            row.cell(&format!("4 bits, {name}"), &flags).method()
-        });
-        let first = std::iter::once(model.name.clone());
-        page.put(1, first.chain(methods).collect())?;
+            let cell = row.cell(&format!("4 bits, {name}"), &flags).method();
+            page.set(1, &model.name, at, cell)?;
+        }
     }
     Ok(page.text())
 }
@@ -153,7 +158,7 @@ impl<'a> Measured<'a> {
 
     /// Figures of other tools' 8 bits: onnxruntime's from the table in the README beside the models, NNCF's from the file
     /// that `benches/nncf_int8.py` writes.
-    fn peers(&self, bench: &Bench) -> Vec<String> {
+    fn peers(&self, bench: &Bench) -> [Option<String>; 2] {
         let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
         let text = read(bench.zoo().join("README.md"));
         let onnxruntime = text
@@ -164,6 +169,6 @@ impl<'a> Measured<'a> {
         let tables = crate::shell::root().join("target/tables");
         let nncf: Option<Value> = serde_json::from_str(&read(tables.join("nncf.json"))).ok();
         let nncf = nncf.and_then(|all| cell::nncf(all.get(&self.model.name)?));
-        [onnxruntime, nncf].map(|p| p.unwrap_or("–".into())).into()
+        [onnxruntime, nncf]
     }
 }
