@@ -7,7 +7,7 @@ use lowbit_onnx::proto::{Attribute, Graph, Model};
 use prost::Message;
 
 use crate::models::{changed, ints, node, port, weights};
-use crate::tool::{root, succeed, works, write};
+use crate::tool::{has, root, succeed, works, write};
 
 fn int(name: &str, value: i64) -> Attribute {
     Attribute {
@@ -112,6 +112,19 @@ fn layers_are_cut_and_give_the_same_bytes() {
         ]);
         assert!(threads.stdout.contains("median"), "{}", threads.stdout);
     }
+}
+
+#[test]
+fn parts_run_in_any_order_on_an_emulated_processor() {
+    if !has("qemu-aarch64") || !has("aarch64-linux-gnu-gcc") {
+        println!("qemu-aarch64 or its compiler is not here: skipped");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let arm = ["--target", "aarch64-unknown-linux-gnu"];
+    let out = compiled(folder.path(), "generic", &arm);
+    let verified = works(["verify".as_ref(), out.as_os_str(), "--json".as_ref()]).json();
+    assert_eq!(verified["bit_exact"], true);
 }
 
 #[test]

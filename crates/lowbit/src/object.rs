@@ -152,12 +152,13 @@ impl Runner {
         &self,
         samples: &[Vec<Vec<u8>>],
     ) -> Result<Option<Vec<Vec<Vec<u8>>>>, Error> {
-        let Self::Native(module) = self else {
-            return Ok(None);
+        let module = match self {
+            Self::Native(module) if module.is_parallel() => module,
+            Self::Emulated(program) if program.is_parallel() => {
+                return program.run_parallel(samples).map(Some);
+            }
+            _ => return Ok(None),
         };
-        if !module.is_parallel() {
-            return Ok(None);
-        }
         let mut arena = module.arena();
         let mut one = |sample: &Vec<Vec<u8>>| {
             let run = |inputs: &[&[u8]], outputs: &mut [&mut [u8]], arena: &mut Arena| {

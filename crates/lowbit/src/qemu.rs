@@ -16,6 +16,8 @@ const EMULATOR: &str = "qemu-aarch64";
 pub struct Program {
     folder: tempfile::TempDir,
     outputs: Vec<usize>,
+    /// Whether the object cuts its layers for threads.
+    parallel: bool,
 }
 
 impl Program {
@@ -43,7 +45,16 @@ impl Program {
             )));
         }
         let outputs = report.model.outputs.iter().map(port_bytes).collect();
-        Ok(Self { folder, outputs })
+        Ok(Self {
+            folder,
+            outputs,
+            parallel: report.reproduce.threads.is_some(),
+        })
+    }
+
+    /// Whether the object cuts its layers for threads.
+    pub fn is_parallel(&self) -> bool {
+        self.parallel
     }
 
     /// Runs every sample.
@@ -51,6 +62,18 @@ impl Program {
     /// # Errors
     /// The emulator is missing, or the object refuses to run.
     pub fn run(&self, samples: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<Vec<u8>>>, Error> {
+        self.driven(samples, false)
+    }
+
+    /// Runs every sample with the parts of each layer one after the other, the last one first.
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_parallel(&self, samples: &[Vec<Vec<u8>>]) -> Result<Vec<Vec<Vec<u8>>>, Error> {
+        self.driven(samples, true)
+    }
+
+    fn driven(&self, samples: &[Vec<Vec<u8>>], parallel: bool) -> Result<Vec<Vec<Vec<u8>>>, Error> {
         let mut input =
             tempfile::tempfile().map_err(|e| Error::file("create", self.folder.path(), e))?;
         for bytes in samples.iter().flatten() {
@@ -64,6 +87,7 @@ impl Program {
             .args(["-cpu", "max"])
             .arg(self.folder.path().join("driver"))
             .arg(samples.len().to_string())
+            .args(parallel.then_some("parallel"))
             .stdin(input)
             .output()
             .map_err(|e| missing(EMULATOR, &e))?;
@@ -117,14 +141,27 @@ fn driver(report: &Report) -> String {
             .collect()
     };
     let (inputs, outputs) = (&report.model.inputs, &report.model.outputs);
+    let run = format!("{name}_run(ins, outs, arena)");
+    let (each_part, run) = match report.reproduce.threads {
+        None => (String::new(), run),
+        Some(_) => (
+            format!(
+                "int {name}_run_parallel(const void *const *, void *const *, void *, \
+                 void (*)(void *, void (*)(void *, int), void *, int), void *);\n\
+                 static void each_part(void *context, void (*task)(void *, int), void *argument, int parts)\n\
+                 {{\n    (void)context;\n    while (parts-- > 0) task(argument, parts);\n}}\n"
+            ),
+            format!("(argc > 2 ? {name}_run_parallel(ins, outs, arena, each_part, 0) : {run})"),
+        ),
+    };
     format!(
         "#include <stdio.h>\n#include <stdlib.h>\n\
          int {name}_run(const void *const *, void *const *, void *);\nint {name}_check_cpu(void);\n\
-         {}{}static unsigned char arena[{}] __attribute__((aligned(64)));\n\
+         {each_part}{}{}static unsigned char arena[{}] __attribute__((aligned(64)));\n\
          int main(int argc, char **argv) {{\n    long n = argc > 1 ? atol(argv[1]) : 0;\n\
          const void *const ins[] = {{{}}};\n    void *const outs[] = {{{}}};\n\
          if ({name}_check_cpu()) return 1;\n    while (n-- > 0) {{\n{}\
-         if ({name}_run(ins, outs, arena)) return 2;\n{}    }}\n    return 0;\n}}\n",
+         if ({run}) return 2;\n{}    }}\n    return 0;\n}}\n",
         declare("in", inputs.iter().map(port_bytes).collect()),
         declare("out", outputs.iter().map(port_bytes).collect()),
         report.totals.arena_bytes.max(1),
