@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -97,6 +98,7 @@ pool *pool_new(int threads)
 void pool_for(void *context, void (*task)(void *argument, int part), void *argument, int parts)
 {
     pool *p = context;
+    int spins = 0;
     p->task = task;
     p->argument = argument;
     p->parts = parts;
@@ -109,8 +111,12 @@ void pool_for(void *context, void (*task)(void *argument, int part), void *argum
     pthread_mutex_unlock(&p->lock);
     work(p);
     /* a thread that has not looked yet must not meet the next work half set up */
-    while (atomic_load(&p->done) < parts || atomic_load(&p->inside) > 0)
-        pause_briefly();
+    while (atomic_load(&p->done) < parts || atomic_load(&p->inside) > 0) {
+        if (++spins < SPINS)
+            pause_briefly();
+        else
+            sched_yield(); /* more threads than cores */
+    }
 }
 
 void pool_free(pool *p)

@@ -17,6 +17,7 @@ mod error;
 mod image;
 mod memory;
 mod module;
+mod pool;
 mod relocate;
 #[cfg(test)]
 mod tests;
@@ -24,3 +25,4 @@ mod tests;
 pub use arena::Arena;
 pub use error::{LoadError, Result};
 pub use module::{ForEach, Module, Sizes};
+pub use pool::Pool;

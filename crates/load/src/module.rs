@@ -24,7 +24,7 @@ type RunParallel = unsafe extern "C" fn(
 ) -> c_int;
 
 /// Calls its first argument with every number below the second one, on threads of its choice, and waits for all.
-pub type ForEach<'a> = &'a (dyn Fn(&(dyn Fn(i32) + Sync), i32) + Sync);
+pub type ForEach<'a> = &'a mut dyn FnMut(&(dyn Fn(i32) + Sync), i32);
 
 /// What an object reads and writes, as its header says: `NAME_INPUTK_BYTES`, `NAME_OUTPUTK_BYTES`, `NAME_ARENA_BYTES`, `NAME_ARENA_ALIGN`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,7 +243,7 @@ unsafe extern "C" fn hand_out(
     parts: c_int,
 ) {
     // SAFETY: `run_parallel` gave the object this pointer.
-    let for_each = unsafe { *context.cast::<ForEach<'_>>() };
+    let for_each = unsafe { &mut *context.cast::<ForEach<'_>>() };
     let argument = Argument(argument);
     // SAFETY: the object asks for every part to be run once, on any thread, before this returns.
     for_each(&|part| unsafe { task(argument.pointer(), part) }, parts);

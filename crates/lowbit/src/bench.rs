@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lowbit_load::Module;
+use lowbit_load::{Module, Pool};
 use lowbit_passes::latency::{call_us, ceiling};
 use lowbit_report::Report;
 use serde::Serialize;
 
 use crate::artefact::Artefact;
 use crate::compile::{Compiled, Options};
-use crate::object::{self, port_bytes};
+use crate::object::port_bytes;
 use crate::{Error, Progress, verify};
 
 /// Time of one layer.
@@ -99,7 +99,9 @@ pub fn bench(
 
 /// Microseconds of inferences whose layers are shared by threads, ascending.
 fn on_threads(threads: usize, module: &Module, state: &mut State) -> Result<Vec<f64>, Error> {
-    crate::with_threads(threads, || timed(|| state.run_parallel(module)))
+    let mut pool = Pool::new(threads)
+        .map_err(|e| Error::Other(format!("cannot start {threads} threads: {e}")))?;
+    Ok(timed(|| state.run_parallel(module, &mut pool)))
 }
 
 /// Multiply-accumulates a nanosecond.
@@ -154,11 +156,11 @@ impl State {
         assert_eq!(code, 0, "the object refuses to run");
     }
 
-    fn run_parallel(&mut self, module: &Module) {
+    fn run_parallel(&mut self, module: &Module, pool: &mut Pool) {
         let inputs: Vec<&[u8]> = self.inputs.iter().map(Vec::as_slice).collect();
         let mut outputs: Vec<&mut [u8]> = self.outputs.iter_mut().map(Vec::as_mut_slice).collect();
-        let each = &object::on_threads;
-        let code = module.run_parallel(&inputs, &mut outputs, &mut self.arena, each);
+        let mut each = |task: &(dyn Fn(i32) + Sync), parts| pool.for_each(task, parts);
+        let code = module.run_parallel(&inputs, &mut outputs, &mut self.arena, &mut each);
         assert_eq!(code, Some(0), "the object refuses to run on threads");
     }
 

@@ -1,7 +1,7 @@
 //! Running an object on samples.
 
 use lowbit_ir::{Graph, Tensor};
-use lowbit_load::{Arena, Module};
+use lowbit_load::{Arena, Module, Pool};
 use lowbit_num::real;
 use lowbit_report::{Port, Report};
 use rayon::prelude::*;
@@ -160,9 +160,15 @@ impl Runner {
             _ => return Ok(None),
         };
         let mut arena = module.arena();
+        let mut pool = Pool::new(CHECKED_ON).map_err(|e| {
+            Error::Other(format!(
+                "cannot start {CHECKED_ON} threads to check the object on: {e}"
+            ))
+        })?;
         let mut one = |sample: &Vec<Vec<u8>>| {
             let run = |inputs: &[&[u8]], outputs: &mut [&mut [u8]], arena: &mut Arena| {
-                let code = module.run_parallel(inputs, outputs, arena, &on_threads);
+                let mut each = |task: &(dyn Fn(i32) + Sync), parts| pool.for_each(task, parts);
+                let code = module.run_parallel(inputs, outputs, arena, &mut each);
                 code.expect("the object has this entry")
             };
             call(module, sample, &mut arena, run)
@@ -175,10 +181,8 @@ impl Runner {
     }
 }
 
-/// Runs every part of a layer on the threads of the current pool.
-pub(crate) fn on_threads(task: &(dyn Fn(i32) + Sync), parts: i32) {
-    (0..parts).into_par_iter().with_max_len(1).for_each(task);
-}
+/// Threads that objects whose layers are cut are checked on.
+const CHECKED_ON: usize = 3;
 
 fn run_one(module: &Module, sample: &[Vec<u8>], arena: &mut Arena) -> Result<Vec<Vec<u8>>, Error> {
     call(module, sample, arena, |inputs, outputs, arena| {
