@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::tool::{Ran, compile, contents, data, lowbit, model, works};
+use crate::tool::{Ran, command, compile, contents, data, lowbit, model, run, works};
 
 fn sensitivity(extra: &[&str]) -> Vec<String> {
     let [model, data] = [model(), data()].map(|p| p.display().to_string());
@@ -143,6 +143,29 @@ fn a_second_budget_measures_nothing_again() {
         files.find(|(name, _)| name.ends_with(".o")).unwrap()
     };
     assert_eq!(object(again), object(anew));
+}
+
+#[test]
+fn plans_that_were_compared_are_not_fitted_again() {
+    let place = tempfile::tempdir().unwrap();
+    let cache = place.path().join("cache");
+    let folder = place.path().join("out");
+    let fits = || {
+        let flags = ["--bits", "4.5", "--effort", "0", "--eval", "none", "-v"];
+        let [model, data, folder] = [&model(), &data(), &folder].map(|p| p.display().to_string());
+        let fixed = ["compile", &model, "--data", &data, "-o", &folder];
+        let args = fixed.iter().chain(&flags);
+        let ran = run(command().args(args).env("LOWBIT_CACHE", &cache));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let told = ran
+            .stderr
+            .lines()
+            .filter(|l| l.starts_with("lowbit: fit: "));
+        (told.count(), contents(folder.as_ref()))
+    };
+    let (first, then) = (fits(), fits());
+    assert!(first.0 > 1 && then.0 == 1, "{} and {}", first.0, then.0);
+    assert!(first.1 == then.1);
 }
 
 #[test]

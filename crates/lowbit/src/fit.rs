@@ -24,7 +24,7 @@ use crate::network::Network;
 use crate::object::encode_sample;
 use crate::plan::short;
 use crate::tuning::{RoundingMethod, Tuning};
-use crate::{Cache, Error, Progress};
+use crate::{Cache, Error, Key, Progress};
 
 /// Most samples that ranges are taken from.
 const RANGE_SAMPLES: usize = 1024;
@@ -67,12 +67,14 @@ fn conv_results(graph: &Graph) -> HashSet<ValueId> {
 pub(crate) struct Quantizer<'a> {
     pub(crate) model: &'a Model,
     pub(crate) data: &'a Dataset,
-    tuning: Tuning,
+    pub(crate) tuning: Tuning,
     /// Calibration samples.
     pub(crate) indices: Vec<usize>,
     /// Samples that accuracy is measured on, once it is.
     pub(crate) held: OnceLock<Held>,
-    cache: Cache,
+    pub(crate) cache: Cache,
+    /// The key of what plans lose, once it is asked for.
+    pub(crate) losses: OnceLock<Option<Key>>,
     own: Network,
     /// The same function with equalised channels, where there are any to equalise; made when it is asked for.
     equalized: OnceLock<Option<Network>>,
@@ -100,6 +102,7 @@ impl<'a> Quantizer<'a> {
             indices,
             held: OnceLock::new(),
             cache: cache.clone(),
+            losses: OnceLock::new(),
             own,
             equalized: OnceLock::new(),
         })
@@ -193,11 +196,11 @@ impl<'a> Quantizer<'a> {
             .map_err(|all| Error::Nodes(all.iter().map(ToString::to_string).collect()))
     }
 
-    /// What the network loses at formats on samples that it is not fitted on, without training.
+    /// As [`Quantizer::judged`], measured now.
     ///
     /// # Errors
     /// As [`Quantizer::quantize`].
-    pub(crate) fn judged(&self, formats: &Formats, progress: &dyn Progress) -> Result<f64, Error> {
+    pub(crate) fn judge(&self, formats: &Formats, progress: &dyn Progress) -> Result<f64, Error> {
         let effort = self.effort(formats).min(1);
         let run = Run::new(self, &self.own, formats, effort, self.judges(), progress)?;
         Ok(run.choose()?.0.loss)

@@ -19,6 +19,7 @@ mod fit;
 mod floats;
 mod header;
 mod inspect;
+mod judged;
 mod model;
 mod network;
 mod object;

@@ -35,19 +35,10 @@ impl Network {
             let step = |done, total| progress.step("calibrate", done, total);
             calibrate(&graph, indices.len(), sample, |_| true, step).map_err(unseen)
         };
-        let stats = match data.sha256()? {
+        let stats = match key("ranges", model, data, indices)? {
             // random samples are made anew as fast as they are read
             None => see()?,
-            Some(digest) => {
-                let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
-                let key = Key::new("ranges")
-                    .with(&model.sha256)
-                    .with(format!("{shapes:?}"))
-                    .with(digest)
-                    .with(format!("{indices:?}"))
-                    .with(which);
-                kept(cache, &key, progress, see)?
-            }
+            Some(key) => kept(cache, &key.with(which), progress, see)?,
         };
         Ok(Self {
             graph,
@@ -75,6 +66,27 @@ impl Network {
         parts().push((indices.to_vec(), seen.clone()));
         Ok(seen)
     }
+}
+
+/// The key of what depends on a model and some samples; nothing for random samples.
+///
+/// # Errors
+/// A file of the data cannot be read.
+pub(crate) fn key(
+    kind: &'static str,
+    model: &Model,
+    data: &Dataset,
+    indices: &[usize],
+) -> Result<Option<Key>, Error> {
+    let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
+    let with = |digest: String| {
+        Key::new(kind)
+            .with(&model.sha256)
+            .with(format!("{shapes:?}"))
+            .with(digest)
+            .with(format!("{indices:?}"))
+    };
+    Ok(data.sha256()?.map(with))
 }
 
 /// What the cache has, or what is seen now.
