@@ -48,19 +48,37 @@ const VNNI: [&str; 4] = [
 #[test]
 fn three_budgets_bind_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    let budgets = ["--size", "6600", "--ram", "6000", "--latency", "0.00211"];
-    let made = |name: &str, budgets: &[&str]| {
+    let memory = ["--size", "6600", "--ram", "6000"];
+    let built = |name: &str, budgets: &[&str]| {
         let out = folder.path().join(name);
         compile(&out, &[&VNNI[..], &["--eval", "none"], budgets].concat());
-        let report = report(&out);
-        (keeps(&out, &report, [6600.0, 6000.0, 0.00211]), report)
+        (report(&out), out)
+    };
+    // between the least that the other two leave and what they take by themselves
+    let slow = total(&built("memory", &memory).0, "predicted_latency_us") / 1000.0;
+    let told = infeasible_for(&VNNI, &[&memory[..], &["--latency", "0.0000001"]].concat());
+    let least = told["least"].as_array().unwrap().iter();
+    let least = least
+        .filter(|l| l["budget"] == "latency")
+        .map(|l| &l["with_others"]);
+    let least = least
+        .filter_map(Value::as_f64)
+        .next()
+        .expect("a least latency");
+    assert!(least < slow, "{least} {slow}");
+    let limit = least + 0.75 * (slow - least);
+    let text = limit.to_string();
+    let budgets = [&memory[..], &["--latency", &text]].concat();
+    let made = |name: &str, budgets: &[&str]| {
+        let (report, out) = built(name, budgets);
+        (keeps(&out, &report, [6600.0, 6000.0, limit]), report)
     };
     let (kept, report) = made("all", &budgets);
     assert_eq!(kept, [true; 3], "{}", report["totals"]);
     let command = reproduced(&report);
     assert!(command.contains(&budgets[..2].join(" ")), "{command}");
     assert!(
-        command.contains("--latency 0.00211 --ram 6000"),
+        command.contains(&format!("--latency {text} --ram 6000")),
         "{command}"
     );
     // without any of them the plan breaks it
@@ -89,6 +107,10 @@ fn layers_keep_eight_bits_where_fewer_would_not_be_faster() {
 
 /// What the command prints of budgets that cannot be met.
 fn infeasible(budgets: &[&str]) -> Value {
+    infeasible_for(&["--cpu", "x86-64-v3"], budgets)
+}
+
+fn infeasible_for(target: &[&str], budgets: &[&str]) -> Value {
     let (model, data) = (model(), data());
     let fixed = [
         "compile",
@@ -96,16 +118,8 @@ fn infeasible(budgets: &[&str]) -> Value {
         "--data",
         data.to_str().unwrap(),
     ];
-    let rest = [
-        "-o",
-        "never",
-        "--cpu",
-        "x86-64-v3",
-        "--eval",
-        "none",
-        "--json",
-    ];
-    let ran = lowbit([&fixed[..], &rest, budgets].concat());
+    let rest = ["-o", "never", "--eval", "none", "--json"];
+    let ran = lowbit([&fixed[..], &rest, target, budgets].concat());
     assert_eq!(ran.code, Some(3), "{ran:?}");
     ran.json()
 }

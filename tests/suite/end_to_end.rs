@@ -268,10 +268,10 @@ fn the_report_tells_what_lies_on_the_disk() {
     let text = file.section_by_name(".text").unwrap().size();
     let rodata = file.section_by_name(".rodata").unwrap().size();
     assert_eq!(totals["code_bytes"], text);
-    // behind the constants lies what vector loads may read beyond the last of them
+    // behind the constants lie what vector loads may read beyond the last of them, and the code's own vectors of 64 bytes
     let weights = totals["weight_bytes"].as_u64().unwrap();
     assert!(
-        (weights..=weights + 128).contains(&rodata),
+        (weights..=weights + 4096).contains(&rodata),
         "{weights} {rodata}"
     );
     let (arena, least) = (&totals["arena_bytes"], &totals["arena_lower_bound_bytes"]);
