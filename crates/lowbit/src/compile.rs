@@ -226,7 +226,10 @@ fn costs(
     progress: &dyn Progress,
 ) -> Result<(LatencyTable, Option<Costs>), Error> {
     let budget = &options.budget;
-    let asked = budget.latency.is_some() || budget.ram.is_some() || budget.object_size.is_some();
+    let asked = budget.latency.is_some()
+        || budget.ram.is_some()
+        || budget.object_size.is_some()
+        || budget.size.is_some();
     let decides = options.plan.is_none() && !options.uniform && asked;
     let tunes = matches!(options.latencies, Latencies::Tune);
     if !decides && !tunes {

@@ -56,6 +56,20 @@ impl Sketch {
         network_us(&self.quantized, &self.lowered, resident, target, latencies)
     }
 
+    /// Bytes of a layer's constants.
+    fn constants(&self, layer: ValueId) -> f64 {
+        self.lowered
+            .constants
+            .get(&layer)
+            .map_or(0.0, |&b| b as f64)
+    }
+
+    /// Bytes of all other constants.
+    fn other_bytes(&self) -> f64 {
+        let layers = self.quantized.layers.iter().map(|l| self.constants(l.int));
+        self.lowered.program.consts.len() as f64 - layers.sum::<f64>()
+    }
+
     /// Most bytes that live while a value is computed, by value.
     fn live(&self) -> HashMap<ValueId, f64> {
         let mut live: HashMap<ValueId, f64> = HashMap::new();
@@ -76,6 +90,8 @@ struct Cost {
     latency_us: f64,
     /// Most bytes that live while it is computed.
     live_bytes: f64,
+    /// Bytes of its constants in the object.
+    weight_bytes: f64,
 }
 
 /// Layer, format of its weights, format of its input.
@@ -88,6 +104,8 @@ pub(crate) struct Costs {
     others: Vec<MemoryStep>,
     /// Microseconds of all that is no layer.
     other_us: f64,
+    /// Bytes of constants that belong to no layer.
+    other_bytes: f64,
     /// Bytes of the object at 8 bits, where a budget asks for them.
     object_bytes: Option<f64>,
 }
@@ -110,6 +128,7 @@ impl Costs {
             layers: HashMap::new(),
             others: eight.others(),
             other_us: eight.time(resident, target, latencies).others_us(),
+            other_bytes: eight.other_bytes(),
             object_bytes: None,
         };
         let total = activations.len() * WEIGHTS.len();
@@ -128,6 +147,7 @@ impl Costs {
                 let cost = Cost {
                     latency_us: time.layers[&layer.int] + copy,
                     live_bytes: live.get(&layer.int).copied().unwrap_or(0.0),
+                    weight_bytes: sketch.constants(layer.int),
                 };
                 let key = (layer.name.clone(), weight, activation);
                 costs.layers.insert(key, cost);
@@ -173,9 +193,10 @@ impl Costs {
                     continue;
                 };
                 c.latency_us = Some(cost.latency_us);
+                c.weight_bytes = Some(cost.weight_bytes);
                 c.object_bytes = c.weight_bytes;
                 if formats == Some((Format::Int8, Format::Int8)) {
-                    eight += c.weight_bytes.unwrap_or(0.0);
+                    eight += cost.weight_bytes;
                 }
                 if cost.live_bytes > least {
                     c.step_bytes.insert(l.name.clone(), cost.live_bytes - least);
@@ -183,9 +204,9 @@ impl Costs {
             }
         }
         table.fixed = Fixed {
+            weight_bytes: self.other_bytes,
             latency_us: self.other_us,
             object_bytes: self.object_bytes.map_or(0.0, |bytes| bytes - eight),
-            ..Fixed::default()
         };
     }
 
@@ -211,12 +232,14 @@ impl Costs {
         let steps = own().map(|(_, c)| c.live_bytes);
         let live = steps.chain(self.others.iter().map(|s| s.bytes));
         let live = live.fold(0.0, f64::max);
+        let size = own().map(|(_, c)| c.weight_bytes).sum::<f64>() + self.other_bytes;
         limits.given().all(|(budget, limit)| match budget {
             Budget::Bits => limit >= 8.0,
             Budget::Latency => us <= 1000.0 * limit,
             Budget::Ram => live <= limit,
             Budget::ObjectSize => self.object_bytes.is_some_and(|b| b <= limit),
-            Budget::Size | Budget::Bops => false,
+            Budget::Size => size <= limit,
+            Budget::Bops => false,
         })
     }
 }

@@ -1,8 +1,9 @@
 //! Deciding and building again until the object itself keeps what was asked for.
 
-use lowbit_passes::allocate::Budget as Bound;
 use std::cell::Cell;
 
+use lowbit_llvm::Options as EmitOptions;
+use lowbit_passes::allocate::Budget as Bound;
 use lowbit_passes::allocate::{Infeasible, Least, Limits};
 use lowbit_passes::latency::{LatencyTable, network_us};
 use lowbit_report::{Budget, Totals};
@@ -31,7 +32,7 @@ pub(crate) fn within(
         target,
         latencies,
         asked: &ask.options.budget,
-        smallest: Cell::new(None),
+        smallest: Cell::new(f64::INFINITY),
     };
     if ask.options.plan.is_some() || ask.options.uniform {
         let built = build(ask, ask.decide(&decide::limits(search.asked))?, target)?;
@@ -82,7 +83,7 @@ struct Search<'a> {
     latencies: &'a LatencyTable,
     asked: &'a Budget,
     /// Bytes of the smallest object that was built.
-    smallest: Cell<Option<f64>>,
+    smallest: Cell<f64>,
 }
 
 impl Search<'_> {
@@ -108,8 +109,8 @@ impl Search<'_> {
                 None => {
                     let built = build(self.ask, decision, self.target)?;
                     let found = self.found(&built);
-                    let least = self.smallest.get().unwrap_or(f64::INFINITY);
-                    self.smallest.set(Some(least.min(found.object_size)));
+                    self.smallest
+                        .set(self.smallest.get().min(found.object_size));
                     if check_budget(self.asked, &found).is_ok() {
                         Ok(built)
                     } else {
@@ -159,6 +160,7 @@ impl Search<'_> {
             self.latencies,
         );
         Ok(Some(Found {
+            size: lowered.program.consts.len() as f64,
             ram: lowered.program.arena_bytes as f64,
             latency: time.total_us() / 1000.0,
             ..Found::default()
@@ -181,8 +183,8 @@ impl Search<'_> {
         }
     }
 
-    /// Says what could be had, in terms of the object: where limits were lowered, least values rise by as much; an arena is
-    /// that of the plan which needs least.
+    /// Says what could be had, in terms of the object: what the plan takes that needs least; where that is not known, least
+    /// values rise by as much as limits were lowered.
     fn infeasible(&self, least: Vec<Least>, limits: &Limits) -> Result<Error, Error> {
         let asked = decide::limits(self.asked);
         let mut all = Vec::new();
@@ -196,27 +198,12 @@ impl Search<'_> {
             }
             let shift = wanted - limits.of(l.budget).unwrap_or(wanted);
             l.asked = wanted;
-            if l.budget == Bound::Ram {
-                let alone = Limits {
-                    ram: Some(l.alone),
-                    ..Limits::default()
-                };
-                l.alone = self.arena(&alone)?.max(l.alone);
-                if let Some(with) = l.with_others {
-                    let together = Limits {
-                        ram: Some(with),
-                        ..*limits
-                    };
-                    l.with_others = Some(self.arena(&together)?.max(with));
-                }
-            } else {
-                let built = self
-                    .smallest
-                    .get()
-                    .filter(|_| l.budget == Bound::ObjectSize);
-                l.alone = built.unwrap_or(l.alone + shift);
-                l.with_others = l.with_others.map(|w| built.unwrap_or(w + shift));
-            }
+            let real = |least: f64, others: &Limits| -> Result<f64, Error> {
+                let found = self.taken(l.budget, &others.with(l.budget, Some(least)))?;
+                Ok(found.map_or(least + shift, |found| found.max(least)))
+            };
+            l.alone = real(l.alone, &Limits::default())?;
+            l.with_others = l.with_others.map(|w| real(w, limits)).transpose()?;
             all.push(l);
         }
         let told = Infeasible { least: all };
@@ -226,14 +213,27 @@ impl Search<'_> {
         }))
     }
 
-    /// Bytes of the arena of the best plan within limits.
-    fn arena(&self, limits: &Limits) -> Result<f64, Error> {
+    /// Bytes that the object of the best plan within limits takes, where there is such a plan and bytes are asked for.
+    fn taken(&self, bound: Bound, limits: &Limits) -> Result<Option<f64>, Error> {
+        if self.ask.costs.is_none()
+            || !matches!(bound, Bound::Size | Bound::Ram | Bound::ObjectSize)
+        {
+            return Ok(None);
+        }
         let plan = match self.ask.quick(limits) {
-            Err(Error::Infeasible(_)) => return Ok(0.0),
+            Err(Error::Infeasible(_)) => return Ok(None),
             found => found?,
         };
         let sketch = Sketch::new(self.ask.quantizer, &decide::formats(&plan), self.target)?;
-        Ok(sketch.lowered.program.arena_bytes as f64)
+        let program = &sketch.lowered.program;
+        Ok(Some(match bound {
+            Bound::Size => program.consts.len() as f64,
+            Bound::Ram => program.arena_bytes as f64,
+            _ => {
+                let emitted = lowbit_llvm::emit(program, self.target, &EmitOptions::default())?;
+                self.smallest.get().min(emitted.object.len() as f64)
+            }
+        }))
     }
 }
 

@@ -13,6 +13,9 @@ use super::view::{View, copy_step, relayout};
 use super::{Arg, Machine, Operand, Step, Storage, border, select};
 use crate::latency::gains_from_threads;
 
+/// Where constants start.
+const ALIGN: usize = 64;
+
 /// Why a graph cannot be lowered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LowerError {
@@ -61,6 +64,8 @@ pub struct Lowered {
     pub rooms: Vec<Room>,
     /// No arena can be smaller.
     pub arena_lower_bound: usize,
+    /// Bytes of constants with the space behind them, by the value whose calls read them first.
+    pub constants: HashMap<ValueId, usize>,
 }
 
 /// Lowers a graph of the integer stage to a program named `name`, with its layers cut for `threads` threads where that is
@@ -375,11 +380,33 @@ impl<'a> Driver<'a> {
         if let Some(&at) = self.known.get(bytes) {
             return at;
         }
-        let at = self.consts.len().next_multiple_of(64);
+        let at = self.consts.len().next_multiple_of(ALIGN);
         self.consts.resize(at, 0);
         self.consts.extend_from_slice(bytes);
         self.known.insert(bytes.to_vec(), at);
         at
+    }
+
+    /// Bytes of constants by the value whose calls read them first.
+    fn constants(&self) -> HashMap<ValueId, usize> {
+        let mut starts: Vec<usize> = self.known.values().copied().collect();
+        starts.sort_unstable();
+        let mut read = vec![false; starts.len()];
+        let mut bytes: HashMap<ValueId, usize> = HashMap::new();
+        for call in &self.calls {
+            for (m, _) in &call.args {
+                let Memory::Const(at) = *m else { continue };
+                let Some(blob) = starts.partition_point(|&s| s <= at).checked_sub(1) else {
+                    continue;
+                };
+                if !std::mem::replace(&mut read[blob], true) {
+                    let end = starts.get(blob + 1).copied();
+                    let end = end.unwrap_or(self.consts.len());
+                    *bytes.entry(call.computes).or_default() += end - starts[blob];
+                }
+            }
+        }
+        bytes
     }
 
     fn step(
@@ -485,6 +512,9 @@ impl<'a> Driver<'a> {
                 offset,
             })
             .collect();
+        self.consts
+            .resize(self.consts.len().next_multiple_of(ALIGN), 0);
+        let constants = self.constants();
         self.consts.resize(self.consts.len() + SLACK, 0);
         let (mut kernels, mut calls, mut computes) = (Kernels::default(), Vec::new(), Vec::new());
         for pending in self.calls {
@@ -532,6 +562,7 @@ impl<'a> Driver<'a> {
             computes,
             located,
             arena_lower_bound: lower_bound(&lifetimes),
+            constants,
             rooms,
         }
     }
