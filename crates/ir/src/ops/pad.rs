@@ -116,14 +116,22 @@ impl Pad {
                     .collect()
             })
             .collect();
-        let result = strides(shape);
-        (0..shape.iter().product())
-            .map(|p: usize| {
-                let at = (0..shape.len())
-                    .try_fold(0, |at, a| Some(at + sources[a][p / result[a] % shape[a]]?));
-                at.map_or(value, |at| x[at])
-            })
-            .collect()
+        // the last axes that stay as they are lie side by side
+        let stays = |&a: &usize| shape[a] == from[a] && self.low[a] == 0 && self.interior[a] == 0;
+        let axes = (0..shape.len()).rev().take_while(stays).count();
+        let outer = &shape[..shape.len() - axes];
+        let unit: usize = from[outer.len()..].iter().product();
+        let result = strides(outer);
+        let mut filled = Vec::with_capacity(shape.iter().product());
+        for p in 0..outer.iter().product::<usize>() {
+            let at = (0..outer.len())
+                .try_fold(0, |at, a| Some(at + sources[a][p / result[a] % outer[a]]?));
+            match at {
+                Some(at) => filled.extend_from_slice(&x[at..][..unit]),
+                None => filled.resize(filled.len() + unit, value),
+            }
+        }
+        filled
     }
 }
 

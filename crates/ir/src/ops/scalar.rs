@@ -167,17 +167,45 @@ pub(crate) fn view(x: &Tensor, shape: &[usize], strides: Vec<isize>, start: isiz
     };
     crate::with_data!(x.data(), v => {
         let mut y = Vec::with_capacity(shape.iter().product());
+        if let (Some((&m, outer)), Some((&1, steps))) = (outer.split_last(), steps.split_last()) {
+            for p in Positions::new(outer, steps, start) {
+                turned(v, p, [m, n], step, &mut y);
+            }
+            return Tensor::new(shape, y);
+        }
         if n > 0 {
             for p in Positions::new(outer, steps, start) {
                 match step {
                     1 => y.extend_from_slice(&v[p..][..n]),
                     0 => y.resize(y.len() + n, v[p]),
-                    _ => y.extend((0..n).map(|i| v[p.wrapping_add_signed(i as isize * step)])),
+                    _ => y.extend((0..n as isize).map(move |i| v[p.wrapping_add_signed(i * step)])),
                 }
             }
         }
         Tensor::new(shape, y)
     })
+}
+
+/// Extents of a tile whose rows and columns fit the first-level cache.
+const TILE: usize = 16;
+
+/// Appends `m` rows of `n` elements of a view whose columns lie side by side: tile by tile, so that no line of the cache
+/// is fetched for one element.
+fn turned<T: Element>(v: &[T], start: usize, [m, n]: [usize; 2], step: isize, y: &mut Vec<T>) {
+    let first = y.len();
+    y.resize(first + m * n, T::default());
+    let y = &mut y[first..];
+    for row in (0..m).step_by(TILE) {
+        for column in (0..n).step_by(TILE) {
+            let rows = TILE.min(m - row);
+            for i in column..n.min(column + TILE) {
+                let from = start.wrapping_add_signed(i as isize * step) + row;
+                for (r, &x) in v[from..][..rows].iter().enumerate() {
+                    y[(row + r) * n + i] = x;
+                }
+            }
+        }
+    }
 }
 
 /// Elements picked by their positions in the operand, of any type.
