@@ -344,7 +344,10 @@ impl Draft {
             if m2 >= 1 << 15 {
                 return None;
             }
-            let zero = f64::from(y.zero_point) + 0.5 - f64::from(r.zero_point) * m2 as f64 / one;
+            // the product is cut to f bits of fraction before the sum: half of the last one makes that rounding
+            let cut = 0.5 / real::power_of_two(f);
+            let zero =
+                f64::from(y.zero_point) + 0.5 + cut - f64::from(r.zero_point) * m2 as f64 / one;
             let b: Vec<i64> = ratios
                 .iter()
                 .enumerate()
