@@ -41,11 +41,16 @@ const FEWEST: usize = 32;
 /// Weights below so many bits on average get effort 2 where none is given: under every plan for 6 bits.
 const LOW: f64 = 5.5;
 /// Multiply-accumulates of a fit up to which it is done once for each way to choose ranges, by effort.
-const CHEAP: [usize; 4] = [0, 4_000_000_000, 64_000_000_000, usize::MAX];
+const CHEAP: [usize; 4] = [0, 20_000_000_000, 64_000_000_000, usize::MAX];
 /// One in so many calibration samples is held out to judge on, from the effort on that chooses.
-const HELD_OUT: usize = 8;
-/// Fewest and most samples to judge on.
-const JUDGES: [usize; 2] = [16, 64];
+const HELD_OUT: usize = 4;
+/// Fewest and most samples to judge on: a divergence is mostly that of a few samples, so that few judges take what
+/// suits those.
+const JUDGES: [usize; 2] = [16, 256];
+/// Multiply-accumulates that judging once may take where that leaves [`ENOUGH`] samples.
+const JUDGING: usize = 16_000_000_000;
+/// See [`JUDGING`].
+const ENOUGH: usize = 64;
 /// The ranges that are chosen from where the output is a choice of a class.
 const METHODS: [Method; 4] = [
     Method::Mse,
@@ -300,12 +305,13 @@ impl<'a> Quantizer<'a> {
 
     /// Samples to judge on, spread over the calibration split.
     pub(crate) fn judges(&self) -> Vec<usize> {
+        let most = (JUDGING / self.macs().max(1)).clamp(ENOUGH, JUDGES[1]);
         let tune = self.data.split().tune.clone();
         if let Some(range) = tune.filter(|r| !r.is_empty()) {
-            return range.take(JUDGES[1]).collect();
+            return range.take(most).collect();
         }
         let n = (self.indices.len() / HELD_OUT)
-            .clamp(JUDGES[0], JUDGES[1])
+            .clamp(JUDGES[0], most)
             .min(self.indices.len() / 2);
         let step = self.indices.len() / n.max(1);
         self.indices
@@ -449,7 +455,7 @@ impl<'a> Run<'a> {
 
     fn fit(&self, ranges: Method) -> Result<Quantized, Error> {
         let Network { graph, stats, .. } = self.network;
-        let mut found = self.fit_to(graph, &|v| self.mean(v), &stats.ranges(ranges))?;
+        let mut found = self.fit_to(graph, &stats.ranges(ranges), true)?;
         let is_own = std::ptr::eq(self.network, &self.quantizer.own);
         found.equalized = (!is_own).then(|| graph.clone());
         Ok(found)
@@ -497,8 +503,8 @@ impl<'a> Run<'a> {
     fn fit_to(
         &self,
         graph: &Graph,
-        mean: &(dyn Fn(ValueId) -> Vec<f64> + Sync),
         ranges: &dyn Ranges,
+        correct: bool,
     ) -> Result<Quantized, Error> {
         let by_effort = match self.effort {
             0 => RoundingMethod::Corrected,
@@ -507,10 +513,10 @@ impl<'a> Run<'a> {
         let method = self.quantizer.tuning.rounding.unwrap_or(by_effort);
         let fit = Fit {
             samples: &self.samples,
-            mean,
+            mean: &|v| self.mean(v),
             solver: method.solver(),
             low_bits: LOW_BITS,
-            correct: method != RoundingMethod::Nearest,
+            correct: correct && method != RoundingMethod::Nearest,
         };
         let mut step = |done, total| self.progress.step("fit", done, total);
         let failed = |e| match e {
@@ -597,18 +603,13 @@ impl<'a> Run<'a> {
         }))
     }
 
-    /// Quantises a trained network: its weights lie on their grids already.
+    /// Quantises a trained network: its weights lie on their grids already, and its biases are trained from corrected ones.
     fn refit(&self, tuned: &Tuned, ranges: Method) -> Result<Quantized, Error> {
-        let means = self.means(&tuned.rounded)?;
-        let mean = |v: ValueId| match tuned.values.get(&v) {
-            Some(&own) => means.mean(own),
-            None => self.mean(v),
-        };
         let ranges = TrainedRanges {
             trained: &tuned.ranges,
             others: self.network.stats.ranges(ranges),
         };
-        self.fit_to(&tuned.graph, &mean, &ranges)
+        self.fit_to(&tuned.graph, &ranges, false)
     }
 }
 
@@ -683,7 +684,7 @@ impl Judge {
                         .iter()
                         .map(|x| scale * (x - f64::from(zero)))
                         .collect();
-                    found = self.loss.between(target, &x);
+                    found = self.loss.judged(target, &x);
                 }
             };
             let codes = encode_sample(graph, inputs);

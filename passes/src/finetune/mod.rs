@@ -2,7 +2,8 @@
 //!
 //! Weights, their steps and biases are trained on calibration samples through the compiler's own derivatives, rounding
 //! by an [`Estimator`]. The result is a float graph whose weights lie on the grids of their formats, so that quantising
-//! it again changes none of them. Tensors of fewer than 8 bits are rounded while training; 8-bit ones are not.
+//! it again changes none of them. Tensors of fewer than 8 bits are rounded while training, and so are
+//! the wider ones that they are copies of; other 8-bit ones are not.
 
 mod adam;
 mod blocks;
@@ -37,6 +38,16 @@ pub enum Loss {
 impl Loss {
     /// The loss of values against what [`target`] made of the teacher's; 0 where they are equal.
     pub fn between(self, target: &Tensor, values: &[f64]) -> f64 {
+        self.between_up_to(f64::INFINITY, target, values)
+    }
+
+    /// The loss by which networks are held against each other. A class that is wholly lost counts no more than
+    /// [`LOST`]: else a few such samples would decide between networks, and they change with every rounding.
+    pub fn judged(self, target: &Tensor, values: &[f64]) -> f64 {
+        self.between_up_to(LOST, target, values)
+    }
+
+    fn between_up_to(self, most: f64, target: &Tensor, values: &[f64]) -> f64 {
         let expected = target.to_f64();
         match self {
             Self::Square => {
@@ -49,11 +60,14 @@ impl Loss {
                 let rows = expected
                     .chunks_exact(classes)
                     .zip(values.chunks_exact(classes));
-                rows.map(|(p, x)| divergence(p, x)).sum()
+                rows.map(|(p, x)| divergence(p, x).min(most)).sum()
             }
         }
     }
 }
+
+/// The most that a distribution's divergence counts where networks are compared, in nats.
+const LOST: f64 = 1.0;
 
 /// `Σ p (ln p − ln softmax(x))`.
 fn divergence(p: &[f64], x: &[f64]) -> f64 {
@@ -102,10 +116,6 @@ pub enum FinetuneError {
 pub struct Tuned {
     /// The float graph, values as in the one it was made from.
     pub graph: Graph,
-    /// The same network with what layers read rounded where it has few bits: what was trained.
-    pub rounded: Graph,
-    /// Values of the float graph and those that stand for them in `rounded`.
-    pub values: HashMap<ValueId, ValueId>,
     /// Ranges of tensors of few bits.
     pub ranges: HashMap<ValueId, (f64, f64)>,
     /// Layers whose parameters were trained, by their results in the float graph.
@@ -273,7 +283,7 @@ impl Training<'_> {
         let graph = self.load(network);
         let one = |(i, (inputs, target)): (usize, &Taught<'_>)| {
             let found = eval::run(&graph, inputs).map_err(|error| failed(i, error))?;
-            Ok(self.how.loss.between(target, &found[0].to_f64()))
+            Ok(self.how.loss.judged(target, &found[0].to_f64()))
         };
         let losses: Result<Vec<f64>, FinetuneError> =
             held.par_iter().enumerate().map(one).collect();
@@ -318,9 +328,7 @@ impl Training<'_> {
         Ok((sums, scales))
     }
 
-    fn tuned(mut self, layers: &[&Layer], before: f64, after: f64) -> Tuned {
-        let network = std::mem::take(&mut self.student.network);
-        let rounded = self.load(network);
+    fn tuned(self, layers: &[&Layer], before: f64, after: f64) -> Tuned {
         let scales = self.student.scales.iter().zip(&self.scales);
         let ranges = scales.map(|(place, s)| {
             let zero = f64::from(place.grid.zero_point);
@@ -331,8 +339,6 @@ impl Training<'_> {
             ranges: ranges.collect(),
             layers: layers.iter().map(|l| l.float).collect(),
             graph: self.apply(layers),
-            rounded,
-            values: self.student.values,
             before,
             after,
         }

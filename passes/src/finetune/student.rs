@@ -15,8 +15,6 @@ pub(crate) struct Student {
     pub(crate) graph: Graph,
     /// The network alone, its values as in `graph`.
     pub(crate) network: Graph,
-    /// Values of the float network and those that stand for them.
-    pub(crate) values: HashMap<ValueId, ValueId>,
     /// Weights in the graph, then biases, layer by layer; `None` where a layer has no bias.
     pub(crate) parameters: Vec<(ValueId, Option<ValueId>)>,
     /// Scales of codes of few bits, behind the parameters.
@@ -106,7 +104,6 @@ impl Student {
         Ok(Self {
             graph,
             network,
-            values: map,
             parameters,
             scales,
         })
@@ -138,7 +135,7 @@ impl Stretch {
     fn copied(
         &self,
         float: &Graph,
-        narrow: &HashMap<ValueId, (ValueId, Grid)>,
+        narrow: &HashMap<ValueId, Narrow>,
     ) -> Result<Copied, DeriveError> {
         let mut graph = Graph::new("student");
         let mut map: HashMap<ValueId, ValueId> = HashMap::new();
@@ -161,8 +158,13 @@ impl Stretch {
                 op: node.op.name(),
                 error,
             };
-            if let Some(&(source, grid)) = narrow.get(&node.output) {
+            if let Some(&(source, grid, stored)) = narrow.get(&node.output) {
                 let scale = scale_of(&mut graph, &mut scales, source, grid);
+                if let Some(stored) = stored {
+                    let constant = Tensor::from_f64(DType::F32, Vec::new(), vec![stored.scale]);
+                    let step = graph.constant("step", constant);
+                    inputs[0] = rounded(&mut graph, inputs[0], step, stored).map_err(failed)?;
+                }
                 inputs[0] = rounded(&mut graph, inputs[0], scale, grid).map_err(failed)?;
             }
             let output = graph
@@ -198,23 +200,36 @@ pub(crate) struct Grid {
     pub(crate) highest: i32,
 }
 
-/// Layers, by their result, that read fewer than 8 bits, with the tensor whose range that is.
-fn narrow_inputs(float: &Graph, quantized: &Quantized) -> HashMap<ValueId, (ValueId, Grid)> {
+/// What a layer reads: the tensor whose range its codes have, their grid, and that of the wider codes which they are a
+/// copy of.
+type Narrow = (ValueId, Grid, Option<Grid>);
+
+/// Layers, by their result, that read fewer than 8 bits.
+fn narrow_inputs(float: &Graph, quantized: &Quantized) -> HashMap<ValueId, Narrow> {
     let fusion = Fusion::new(float);
-    let grid = |layer: &Layer| {
+    let grid = |quant: &Quant, bits: u32| Grid {
+        scale: real::value(quant.scale()),
+        zero_point: quant.zero_point,
+        highest: (1 << bits) - 1,
+    };
+    let narrow = |layer: &Layer| {
         let own = float.producer(layer.float)?;
         let node = quantized.graph.producer(layer.int)?;
         let quant = quantized.graph.quant_of(node.inputs[0])?;
-        let grid = Grid {
-            scale: real::value(quant.scale()),
-            zero_point: quant.zero_point,
-            highest: (1 << layer.activation_bits) - 1,
-        };
-        let source = source(float, quantized, own.inputs[0], quant);
+        let stored = quantized
+            .graph
+            .quant_of(*quantized.values.get(&own.inputs[0])?)?;
+        let wider = (stored != quant).then(|| grid(stored, 8));
+        let source = fusion.range_source(source(float, quantized, own.inputs[0], quant));
         let narrow = layer.activation_bits < 8;
-        narrow.then(|| (layer.float, (fusion.range_source(source), grid)))
+        narrow.then(|| {
+            (
+                layer.float,
+                (source, grid(quant, layer.activation_bits), wider),
+            )
+        })
     };
-    quantized.layers.iter().filter_map(grid).collect()
+    quantized.layers.iter().filter_map(narrow).collect()
 }
 
 /// The tensor that codes were made for and only passed on since.
