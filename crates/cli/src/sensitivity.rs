@@ -24,7 +24,7 @@ pub(crate) struct Args {
     data: PathBuf,
     /// How loss is predicted. hessian: trace of the Hessian × squared error; fisher: squared gradients × squared errors;
     /// lrp: relevance × relative error; sqnr, kl: the layer really rounded alone, noise or divergence at the outputs;
-    /// auto: the one that orders random mixed plans best on this model.
+    /// joint: kl with each layer weighted so that sums are what random mixed plans lose as a whole; auto: the one that orders random mixed plans best on this model.
     #[arg(long, default_value = "auto", value_parser = PossibleValuesParser::new(metrics()))]
     metric: String,
     /// Give each group of layers the metric that orders random plans of the group best, on one scale. `kind` groups
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// projection shortcut and the end of the branch beside it.
     #[arg(long, value_name = "LAYERS", value_parser = PossibleValuesParser::new(Tying::ALL.map(Tying::name)))]
     tie: Option<String>,
-    /// Most samples of the calibration split; 256, or fewer where measuring layers alone would take long.
+    /// Samples of the calibration split that everything is measured on; 256, or fewer where that would take long.
     #[arg(long)]
     samples: Option<usize>,
     /// Judge all metrics on so many random plans of each kind, beside those that choose between them.

@@ -1,5 +1,6 @@
 //! `lowbit sensitivity`: what each layer would lose and cost with each of its formats.
 
+mod choose;
 mod grouped;
 
 use std::path::Path;
@@ -10,13 +11,11 @@ use lowbit_ir::{Def, Tensor};
 use lowbit_num::Format;
 use lowbit_passes::calibrate::{Method, calibrate};
 use lowbit_passes::sensitivity::{
-    COLUMNS, Curvature, Draws, Effort, Layer, Measured, Metric, PlanKind, SensitivityError, Study,
-    Trace, WEIGHTS, bootstrap, fisher, gauss_newton, hessian_losses, hutchinson, layers, lrp,
-    measure, plan_loss, random_plan, worst_error,
+    COLUMNS, Curvature, Draws, Effort, Layer, Measured, Metric, SensitivityError, Study, Trace,
+    WEIGHTS, fisher, gauss_newton, hessian_losses, hutchinson, layers, lrp, measure, worst_error,
 };
 use lowbit_report::{
-    Evidence, HessianTraces, LayerTrace, RankCorrelation, SensitiveChoice, SensitiveLayer,
-    Sensitivity,
+    Evidence, HessianTraces, LayerTrace, SensitiveChoice, SensitiveLayer, Sensitivity,
 };
 
 pub use grouped::Grouping;
@@ -24,6 +23,7 @@ pub use grouped::Grouping;
 use crate::model::{Model, Shapes};
 use crate::tie::Tying;
 use crate::{Cache, Error, Key, Progress};
+use choose::JUDGE;
 use grouped::{Chosen, GROUPED, combined, told};
 
 /// How sensitivities are found.
@@ -33,8 +33,8 @@ pub struct SensitivityOptions {
     pub metric: Option<Metric>,
     /// Groups of layers that each get the metric which orders random plans of the group best; no metric may be given then.
     pub groups: Option<Grouping>,
-    /// Most samples of the calibration split; where it is not given, 256, and fewer where measuring layers alone would
-    /// take long.
+    /// Samples of the calibration split that everything is measured on; where it is not given, 256, and fewer where
+    /// that would take long.
     pub samples: Option<usize>,
     /// Random plans of each kind on which all metrics are judged, beside those that choose between them.
     pub judge: usize,
@@ -77,12 +77,6 @@ const LEAST_SAMPLES: usize = 16;
 const MOST_WORK: usize = 4_000_000_000_000;
 /// Samples between two entries of the cache.
 const BLOCK: usize = 32;
-/// Random plans of each kind that choose between metrics.
-const CHOOSING: usize = 12;
-/// Most samples that the plans which choose between metrics are measured on.
-const CHOOSING_SAMPLES: usize = 64;
-/// What the plans that choose between metrics are drawn for.
-const CHOOSE: &str = "choose";
 /// Resamplings behind an interval.
 const RESAMPLINGS: usize = 1000;
 /// Directions that a sample's gradients are taken in.
@@ -122,20 +116,6 @@ pub fn sensitivity_of(
     progress: &dyn Progress,
 ) -> Result<Evidence, Error> {
     Session::new(model, data, options, progress)?.evidence()
-}
-
-/// The metric that orders plans best on average over the ranks given. Since it measures what is asked, divergence of layers
-/// alone gives way only to a metric that is surely better: one whose lower quantiles are above its values.
-fn surest(ranks: &[RankCorrelation]) -> Metric {
-    let sum = |m: Metric, of: fn(&RankCorrelation) -> f64| {
-        let own = ranks.iter().filter(|r| r.metric == m.name());
-        own.map(of).sum::<f64>()
-    };
-    let bar = sum(Metric::Kl, |r| r.value);
-    let others = Metric::ALL.iter().copied();
-    let others = others.filter(|&m| sum(m, |r| r.low) > bar);
-    let best = others.max_by(|&a, &b| sum(a, |r| r.value).total_cmp(&sum(b, |r| r.value)));
-    best.unwrap_or(Metric::Kl)
 }
 
 /// Every weight format with an input of 8 bits, then, where that may be, with one of 4.
@@ -304,7 +284,7 @@ impl<'a> Session<'a> {
         }
         let (metric, mut ranks) = self.metric()?;
         if self.options.judge > 0 {
-            ranks = self.ranks("judge", self.options.judge, &self.all()?)?;
+            ranks = self.ranks(&self.judged(JUDGE, self.options.judge, &self.all()?)?);
         }
         Ok(Evidence {
             table: self.table(metric.name(), &self.losses(metric)?),
@@ -327,9 +307,10 @@ impl<'a> Session<'a> {
         let mut named: Vec<(&str, Losses)> = all;
         named.push((GROUPED, losses.clone()));
         let ranks = match self.options.judge {
-            0 => self.ranks(CHOOSE, CHOOSING, &named)?,
-            plans => self.ranks("judge", plans, &named)?,
+            0 => self.chosen_on(&named)?,
+            plans => self.judged(JUDGE, plans, &named)?,
         };
+        let ranks = self.ranks(&ranks);
         Ok(Evidence {
             table: self.table(GROUPED, &losses),
             ranks,
@@ -347,93 +328,12 @@ impl<'a> Session<'a> {
     fn losses(&self, metric: Metric) -> Result<Losses, Error> {
         match metric {
             Metric::Kl => Ok(self.measured()?.loss),
+            Metric::Joint => self.joint(),
             Metric::Sqnr => Ok(self.measured()?.noise),
             Metric::Fisher => self.fisher(),
             Metric::Hessian => Ok(self.curved()?.losses),
             Metric::Lrp => self.relevance(),
         }
-    }
-
-    /// The metric asked for, or the surest over random plans, with what was found.
-    fn metric(&self) -> Result<(Metric, Vec<RankCorrelation>), Error> {
-        if let Some(metric) = self.options.metric {
-            return Ok((metric, Vec::new()));
-        }
-        let ranks = self.ranks(CHOOSE, CHOOSING, &self.all()?)?;
-        Ok((surest(&ranks), ranks))
-    }
-
-    /// Rank correlation of predictions, by what makes them, with what `count` random plans of each kind lose.
-    fn ranks(
-        &self,
-        purpose: &str,
-        count: usize,
-        predictions: &[(&str, Losses)],
-    ) -> Result<Vec<RankCorrelation>, Error> {
-        let mut ranks = Vec::new();
-        for &kind in PlanKind::ALL {
-            let (plans, lost) = self.plans(purpose, kind, count)?;
-            for (metric, losses) in predictions {
-                let predicted: Vec<f64> = plans
-                    .iter()
-                    .map(|p| p.iter().zip(losses).map(|(&f, row)| row[f]).sum())
-                    .collect();
-                let found = bootstrap(&predicted, &lost, RESAMPLINGS, self.options.seed);
-                ranks.push(RankCorrelation {
-                    metric: (*metric).into(),
-                    plans: kind.name().into(),
-                    count,
-                    value: found.value,
-                    low: found.low,
-                    high: found.high,
-                });
-            }
-        }
-        Ok(ranks)
-    }
-
-    /// Random plans of a kind and what they lose, by layer an index into [`WEIGHTS`]; plans of different purposes are
-    /// drawn apart.
-    fn plans(
-        &self,
-        purpose: &str,
-        kind: PlanKind,
-        count: usize,
-    ) -> Result<(Vec<Vec<usize>>, Vec<f64>), Error> {
-        let tag = format!("{purpose} {}", kind.name());
-        let seed = self.seeded(&tag);
-        let plans: Vec<Vec<usize>> = (0..count)
-            .map(|i| random_plan(&self.layers, kind, i, seed))
-            .collect();
-        let most = if purpose == CHOOSE {
-            CHOOSING_SAMPLES
-        } else {
-            MOST_SAMPLES
-        };
-        let n = self.affordable(count, most);
-        let key = self.key.clone().with(tag).with(format!("{count} on {n}"));
-        let lost = self.kept(&key, count, || {
-            let step = |done, total| self.progress.step("random plans", done, total);
-            plan_loss(self.study()?, &plans, n, |i| self.sample(i), step)
-                .map_err(|e| self.named(e, 0))
-        })?;
-        Ok((plans, lost))
-    }
-
-    /// The seed of what is drawn for a purpose.
-    fn seeded(&self, tag: &str) -> u64 {
-        tag.bytes().fold(self.options.seed, |h, b| {
-            (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-        })
-    }
-
-    /// Samples that so many plans are measured on.
-    fn affordable(&self, plans: usize, most: usize) -> usize {
-        let network: usize = self.layers.iter().map(|l| l.macs).sum();
-        let affordable = MOST_WORK / (network * plans).max(1);
-        affordable
-            .clamp(LEAST_SAMPLES, most)
-            .min(self.indices.len())
     }
 
     fn relevance(&self) -> Result<Losses, Error> {

@@ -9,6 +9,7 @@ mod fisher;
 mod gradients;
 mod groups;
 mod hessian;
+mod joint;
 mod layers;
 mod lrp;
 mod measured;
@@ -25,11 +26,12 @@ pub use fisher::{Draws, fisher};
 pub use gradients::{GaussNewton, gauss_newton};
 pub use groups::{Group, OTHERS, by_kind, by_pattern};
 pub use hessian::{Trace, Traces, hessian_losses, hutchinson, worst_error};
+pub use joint::{Joint, unseen};
 pub use layers::{COLUMNS, Layer, Study, WEIGHTS, layers};
 pub use lrp::lrp;
 pub use measured::{Measured, measure};
 pub use plans::{Kind as PlanKind, plan_loss, random_plan, random_plan_of};
-pub use rank::{Interval, bootstrap, spearman};
+pub use rank::{Interval, bootstrap, gain, spearman};
 pub use residual::residual;
 
 use lowbit_ir::eval::EvalError;
@@ -47,12 +49,20 @@ pub enum Metric {
     Sqnr,
     /// Loss with the layer quantised alone.
     Kl,
+    /// The same, weighted so that sums are what random mixed plans lose.
+    Joint,
 }
 
 impl Metric {
     /// Every metric.
-    pub const ALL: &'static [Self] =
-        &[Self::Hessian, Self::Fisher, Self::Lrp, Self::Sqnr, Self::Kl];
+    pub const ALL: &'static [Self] = &[
+        Self::Hessian,
+        Self::Fisher,
+        Self::Lrp,
+        Self::Sqnr,
+        Self::Kl,
+        Self::Joint,
+    ];
 
     /// The name on the command line and in files.
     pub fn name(self) -> &'static str {
@@ -62,6 +72,7 @@ impl Metric {
             Self::Lrp => "lrp",
             Self::Sqnr => "sqnr",
             Self::Kl => "kl",
+            Self::Joint => "joint",
         }
     }
 

@@ -48,18 +48,43 @@ fn pearson(x: &[f64], y: &[f64]) -> f64 {
 
 /// Spearman's correlation with a 90 % interval from `rounds` resamplings of the pairs.
 pub fn bootstrap(x: &[f64], y: &[f64], rounds: usize, seed: u64) -> Interval {
+    resampled(x.len(), spearman(x, y), rounds, seed, |picked| {
+        spearman(&of(x, picked), &of(y, picked))
+    })
+}
+
+/// By how much `x` correlates better with `y` than `other` does, with a 90 % interval from `rounds` resamplings of the
+/// triples.
+pub fn gain(x: &[f64], other: &[f64], y: &[f64], rounds: usize, seed: u64) -> Interval {
+    let value = spearman(x, y) - spearman(other, y);
+    resampled(x.len(), value, rounds, seed, |picked| {
+        let y = of(y, picked);
+        spearman(&of(x, picked), &y) - spearman(&of(other, picked), &y)
+    })
+}
+
+fn of(values: &[f64], picked: &[usize]) -> Vec<f64> {
+    picked.iter().map(|&i| values[i]).collect()
+}
+
+fn resampled(
+    len: usize,
+    value: f64,
+    rounds: usize,
+    seed: u64,
+    again: impl Fn(&[usize]) -> f64,
+) -> Interval {
     let mut random = Random::new(seed, 0);
     let mut values: Vec<f64> = (0..rounds)
         .map(|_| {
-            let picked: Vec<usize> = x.iter().map(|_| random.below(x.len())).collect();
-            let side = |v: &[f64]| picked.iter().map(|&i| v[i]).collect::<Vec<f64>>();
-            spearman(&side(x), &side(y))
+            let picked: Vec<usize> = (0..len).map(|_| random.below(len)).collect();
+            again(&picked)
         })
         .collect();
     values.sort_by(f64::total_cmp);
     let quantile = |q: f64| values[((rounds - 1) as f64 * q) as usize];
     Interval {
-        value: spearman(x, y),
+        value,
         low: quantile(0.05),
         high: quantile(0.95),
     }

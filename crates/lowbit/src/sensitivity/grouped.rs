@@ -1,11 +1,10 @@
 //! A metric of its own for each group of layers, all on the scale of measured loss.
 
-use lowbit_passes::sensitivity::{
-    Group, Metric, bootstrap, by_kind, by_pattern, plan_loss, random_plan_of,
-};
+use lowbit_passes::sensitivity::{Group, Metric, by_kind, by_pattern, plan_loss, random_plan_of};
 use lowbit_report::{MetricGroup, RankCorrelation};
 
-use super::{CHOOSING, CHOOSING_SAMPLES, Losses, RESAMPLINGS, Session, surest};
+use super::choose::{Judged, surest};
+use super::{Losses, Session};
 use crate::Error;
 
 /// How layers are grouped.
@@ -20,7 +19,7 @@ pub enum Grouping {
 /// The name of predictions by groups.
 pub(super) const GROUPED: &str = "grouped";
 /// Random plans that choose the metric of a group.
-const PLANS: usize = 3 * CHOOSING;
+const PLANS: usize = 36;
 
 /// What a group is predicted by.
 pub(super) struct Chosen {
@@ -51,28 +50,22 @@ impl Session<'_> {
 
     fn choose(&self, group: Group, all: &[(&str, Losses)]) -> Result<Chosen, Error> {
         let (plans, lost) = self.group_plans(&group)?;
-        let predicted: Vec<(&str, Vec<f64>)> = all
-            .iter()
-            .map(|(m, losses)| {
-                let sum = |p: &Vec<usize>| group.layers.iter().map(|&l| losses[l][p[l]]).sum();
-                (*m, plans.iter().map(sum).collect())
-            })
-            .collect();
-        let ranks: Vec<RankCorrelation> = predicted
-            .iter()
-            .map(|(m, p)| {
-                let found = bootstrap(p, &lost, RESAMPLINGS, self.options.seed);
-                RankCorrelation {
-                    metric: (*m).into(),
-                    plans: group.name.clone(),
-                    count: PLANS,
-                    value: found.value,
-                    low: found.low,
-                    high: found.high,
-                }
-            })
-            .collect();
-        let metric = surest(&ranks);
+        let predicted = all.iter().map(|(m, losses)| {
+            let sum = |p: &Vec<usize>| group.layers.iter().map(|&l| losses[l][p[l]]).sum();
+            ((*m).to_string(), plans.iter().map(sum).collect())
+        });
+        let judged = [Judged {
+            kind: group.name.clone(),
+            predicted: predicted.collect(),
+            lost,
+        }];
+        let metric = surest(&judged, self.options.seed);
+        let ranks = self.ranks(&judged);
+        let [
+            Judged {
+                predicted, lost, ..
+            },
+        ] = judged;
         let own = predicted.iter().find(|(m, _)| *m == metric.name());
         Ok(Chosen {
             scale: scale(&own.expect("every metric predicts").1, &lost),
@@ -88,7 +81,7 @@ impl Session<'_> {
         let plans: Vec<Vec<usize>> = (0..PLANS)
             .map(|i| random_plan_of(&self.layers, &group.layers, i, self.seeded(&tag)))
             .collect();
-        let n = self.affordable(PLANS, CHOOSING_SAMPLES);
+        let n = self.group_samples(PLANS);
         let key = self.key.clone().with(tag).with(format!("{PLANS} on {n}"));
         let lost = self.kept(&key, PLANS, || {
             let step = |done, total| self.progress.step("random plans", done, total);

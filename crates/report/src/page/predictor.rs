@@ -20,6 +20,9 @@ fn sentence(p: &Predictor) -> String {
         "lrp" => "the relevance of each layer times its relative error",
         "sqnr" => "noise at the outputs with each layer rounded alone",
         "kl" => "divergence at the outputs with each layer rounded alone",
+        "joint" => {
+            "divergence at the outputs with each layer rounded alone, layers weighted by what random mixed plans lose"
+        }
         other => other,
     };
     let why = match p.ranks.is_empty() {

@@ -24,25 +24,28 @@ const MODELS: &[&str] = &[
 
 /// Random plans of each kind.
 const PLANS: &str = "100";
+/// Samples that everything is measured on.
+const SAMPLES: &str = "256";
 
 const HEAD: &str = "# Does a metric predict?
 
 Each metric of `lowbit sensitivity` predicts the loss of a plan as the sum over its layers. Here every metric predicts 100
 random mixed plans of each of three kinds: every layer 2 to 8 bits, every layer 3 to 8 bits, and 4.5 ± 0.15 bits on average
 over the weights. What the plans lose is measured: weights of all layers rounded to nearest at once, everything else
-float, the mean divergence in nats between the outputs and the float model's on up to 256 samples of the calibration
-split. Each cell is Spearman's rank correlation between the two with the 90 % interval over 1000 resamplings of the
-plans. `auto` is the metric that `lowbit sensitivity` chooses by itself, on 12 other plans of each kind. `grouped` is
-`--group kind`: convolutions, depthwise convolutions, linear layers and attention each get the metric that orders 36 other
-plans of their layers best; the last column names them.
+float, the mean divergence in nats between the outputs and the float model's on the first 256 samples of the calibration
+split, where there are so many. Each cell is Spearman's rank correlation between the two with the 90 % interval over 1000 resamplings of the
+plans. `joint` weights what layers lose alone so that sums are what up to 96 other plans of each kind lose, and `auto` is the
+metric that `lowbit sensitivity` chooses by itself on those. `grouped` is `--group kind`: convolutions, depthwise
+convolutions, linear layers and attention each get the metric that orders 36 other plans of their layers best; the last
+column names them.
 
-Each model is `lowbit sensitivity MODEL --data DESC --group kind --judge 100`. `cargo xtask tables sensitivity MODEL...`
+Each model is `lowbit sensitivity MODEL --data DESC --samples 256 --group kind --judge 100`. `cargo xtask tables sensitivity MODEL...`
 measures rows again and goes on where it stopped.
 
 ";
 
 /// What predicts, a column each.
-const METRICS: [&str; 6] = ["hessian", "fisher", "lrp", "sqnr", "kl", "grouped"];
+const METRICS: [&str; 7] = ["hessian", "fisher", "lrp", "sqnr", "kl", "joint", "grouped"];
 
 fn run(bench: &Bench) -> Result<String> {
     let names = ["model", "plans"].into_iter().chain(METRICS);
@@ -84,8 +87,8 @@ fn judged(bench: &Bench, model: &Model) -> Result<Value> {
         let extra = extra.iter().map(|e| OsStr::new(*e));
         bench.lowbit(&fixed.into_iter().chain(extra).collect::<Vec<_>>())
     };
-    let found = sensitivity(&["--group", "kind", "--judge", PLANS])?;
-    let auto = sensitivity(&[])?;
+    let found = sensitivity(&["--samples", SAMPLES, "--group", "kind", "--judge", PLANS])?;
+    let auto = sensitivity(&["--samples", SAMPLES])?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(json!({
         "ranks": found["ranks"],
