@@ -201,14 +201,14 @@ impl<'a> Quantizer<'a> {
             .map_err(|all| Error::Nodes(all.iter().map(ToString::to_string).collect()))
     }
 
-    /// As [`Quantizer::judged`], measured now.
+    /// As [`Quantizer::judged`], measured now, with the ranges that are taken first.
     ///
     /// # Errors
     /// As [`Quantizer::quantize`].
     pub(crate) fn judge(&self, formats: &Formats, progress: &dyn Progress) -> Result<f64, Error> {
         let effort = self.effort(formats).min(1);
         let run = Run::new(self, &self.own, formats, effort, self.judges(), progress)?;
-        Ok(run.choose()?.0.loss)
+        Judge::new(&run)?.loss(&run.fit(self.methods()[0])?)
     }
 
     /// The effort that was asked for, or the one that the formats need.
