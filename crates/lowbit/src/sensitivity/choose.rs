@@ -15,7 +15,7 @@ const CHOOSING: [usize; 2] = [12, 96];
 /// Plans of each kind that are worth measuring for each layer.
 const PLANS_PER_LAYER: usize = 2;
 /// Multiply-accumulates that all these plans may take where no number of samples is asked for.
-const CHOOSING_WORK: usize = 3_000_000_000_000;
+const CHOOSING_WORK: usize = 2_000_000_000_000;
 /// Most samples that the plans of a group are measured on.
 const GROUP_SAMPLES: usize = 64;
 /// What the plans that choose between metrics are drawn for.
