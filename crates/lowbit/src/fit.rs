@@ -455,7 +455,7 @@ impl<'a> Run<'a> {
 
     fn fit(&self, ranges: Method) -> Result<Quantized, Error> {
         let Network { graph, stats, .. } = self.network;
-        let mut found = self.fit_to(graph, &stats.ranges(ranges), true)?;
+        let mut found = self.fit_to(graph, &|v| self.mean(v), &stats.ranges(ranges), true)?;
         let is_own = std::ptr::eq(self.network, &self.quantizer.own);
         found.equalized = (!is_own).then(|| graph.clone());
         Ok(found)
@@ -503,6 +503,7 @@ impl<'a> Run<'a> {
     fn fit_to(
         &self,
         graph: &Graph,
+        mean: &(dyn Fn(ValueId) -> Vec<f64> + Sync),
         ranges: &dyn Ranges,
         correct: bool,
     ) -> Result<Quantized, Error> {
@@ -513,7 +514,7 @@ impl<'a> Run<'a> {
         let method = self.quantizer.tuning.rounding.unwrap_or(by_effort);
         let fit = Fit {
             samples: &self.samples,
-            mean: &|v| self.mean(v),
+            mean,
             solver: method.solver(),
             low_bits: LOW_BITS,
             correct: correct && method != RoundingMethod::Nearest,
@@ -582,8 +583,7 @@ impl<'a> Run<'a> {
             }
         };
         let Some(tuned) = tuned else { return Ok(None) };
-        let mut quantized = self.refit(&tuned, start.ranges)?;
-        let loss = judge.loss(&quantized)?;
+        let (mut quantized, loss) = self.refit(&tuned, start.ranges, judge)?;
         if loss >= start.loss {
             return Ok(None);
         }
@@ -603,13 +603,34 @@ impl<'a> Run<'a> {
         }))
     }
 
-    /// Quantises a trained network: its weights lie on their grids already, and its biases are trained from corrected ones.
-    fn refit(&self, tuned: &Tuned, ranges: Method) -> Result<Quantized, Error> {
+    /// Quantises a trained network, whose weights lie on their grids already: with its biases as they were trained, or
+    /// corrected to the means that it was trained to, whichever loses less on the judges.
+    fn refit(
+        &self,
+        tuned: &Tuned,
+        ranges: Method,
+        judge: &Judge,
+    ) -> Result<(Quantized, f64), Error> {
+        let means = self.means(&tuned.rounded)?;
+        let mean = |v: ValueId| match tuned.values.get(&v) {
+            Some(&own) => means.mean(own),
+            None => self.mean(v),
+        };
         let ranges = TrainedRanges {
             trained: &tuned.ranges,
             others: self.network.stats.ranges(ranges),
         };
-        self.fit_to(&tuned.graph, &ranges, false)
+        let one = |correct: bool| {
+            let quantized = self.fit_to(&tuned.graph, &mean, &ranges, correct)?;
+            let loss = judge.loss(&quantized)?;
+            Ok::<_, Error>((quantized, loss))
+        };
+        let (trained, corrected) = (one(false)?, one(true)?);
+        Ok(if corrected.1 < trained.1 {
+            corrected
+        } else {
+            trained
+        })
     }
 }
 

@@ -116,6 +116,10 @@ pub enum FinetuneError {
 pub struct Tuned {
     /// The float graph, values as in the one it was made from.
     pub graph: Graph,
+    /// The same network with what layers read rounded where it has few bits: what was trained.
+    pub rounded: Graph,
+    /// Values of the float graph and those that stand for them in `rounded`.
+    pub values: HashMap<ValueId, ValueId>,
     /// Ranges of tensors of few bits.
     pub ranges: HashMap<ValueId, (f64, f64)>,
     /// Layers whose parameters were trained, by their results in the float graph.
@@ -328,7 +332,9 @@ impl Training<'_> {
         Ok((sums, scales))
     }
 
-    fn tuned(self, layers: &[&Layer], before: f64, after: f64) -> Tuned {
+    fn tuned(mut self, layers: &[&Layer], before: f64, after: f64) -> Tuned {
+        let network = std::mem::take(&mut self.student.network);
+        let rounded = self.load(network);
         let scales = self.student.scales.iter().zip(&self.scales);
         let ranges = scales.map(|(place, s)| {
             let zero = f64::from(place.grid.zero_point);
@@ -339,6 +345,8 @@ impl Training<'_> {
             ranges: ranges.collect(),
             layers: layers.iter().map(|l| l.float).collect(),
             graph: self.apply(layers),
+            rounded,
+            values: self.student.values,
             before,
             after,
         }

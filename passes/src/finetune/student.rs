@@ -15,6 +15,8 @@ pub(crate) struct Student {
     pub(crate) graph: Graph,
     /// The network alone, its values as in `graph`.
     pub(crate) network: Graph,
+    /// Values of the float network and those that stand for them.
+    pub(crate) values: HashMap<ValueId, ValueId>,
     /// Weights in the graph, then biases, layer by layer; `None` where a layer has no bias.
     pub(crate) parameters: Vec<(ValueId, Option<ValueId>)>,
     /// Scales of codes of few bits, behind the parameters.
@@ -104,6 +106,7 @@ impl Student {
         Ok(Self {
             graph,
             network,
+            values: map,
             parameters,
             scales,
         })
