@@ -63,7 +63,7 @@ fn groups_get_the_metrics_that_predict_them_best() {
     let mut grouped: Vec<&str> = Vec::new();
     for g in groups {
         assert!(number(g, "scale") > 0.0, "{g}");
-        assert_eq!(g["ranks"].as_array().unwrap().len(), 5);
+        assert_eq!(g["ranks"].as_array().unwrap().len(), 6);
         grouped.extend(
             g["layers"]
                 .as_array()
@@ -81,7 +81,7 @@ fn groups_get_the_metrics_that_predict_them_best() {
     );
     let ranks = found["ranks"].as_array().unwrap();
     let of = |m: &str| ranks.iter().filter(|r| r["metric"] == m).count();
-    assert_eq!([of("grouped"), of("kl"), of("lrp")], [3, 3, 3]);
+    assert_eq!([of("grouped"), of("joint"), of("lrp")], [3, 3, 3]);
 
     let first = layers[0]["name"].as_str().unwrap();
     let named = format!("first={first}");
