@@ -1,7 +1,7 @@
 //! Quantising a model on its data: ranges, rounding and biases, and training where the effort allows it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lowbit_data::{DataError, Dataset};
 use lowbit_ir::eval::{self, Plan};
@@ -36,6 +36,8 @@ const LOW_BITS: u32 = 6;
 const STEPS: [usize; 4] = [0, 0, 1000, 4000];
 /// Multiply-accumulates that training may take, by effort: large networks are trained for fewer steps.
 const WORK: [usize; 4] = [0, 0, 300_000_000_000, 1_500_000_000_000];
+/// Fits that are kept of plans that were compared.
+const FITS_KEPT: usize = 4;
 /// Fewest steps that are worth a start.
 const FEWEST: usize = 32;
 /// Weights below so many bits on average get effort 2 where none is given: under every plan for 6 bits.
@@ -81,6 +83,8 @@ pub(crate) struct Quantizer<'a> {
     /// The key of what plans lose, once it is asked for.
     pub(crate) losses: OnceLock<Option<Key>>,
     own: Network,
+    /// The last fits that plans were compared by: the plan that wins is not fitted again.
+    fits: Mutex<Vec<Fitted>>,
     /// The same function with equalised channels, where there are any to equalise; made when it is asked for.
     equalized: OnceLock<Option<Network>>,
 }
@@ -109,6 +113,7 @@ impl<'a> Quantizer<'a> {
             cache: cache.clone(),
             losses: OnceLock::new(),
             own,
+            fits: Mutex::default(),
             equalized: OnceLock::new(),
         })
     }
@@ -208,7 +213,35 @@ impl<'a> Quantizer<'a> {
     pub(crate) fn judge(&self, formats: &Formats, progress: &dyn Progress) -> Result<f64, Error> {
         let effort = self.effort(formats).min(1);
         let run = Run::new(self, &self.own, formats, effort, self.judges(), progress)?;
-        Judge::new(&run)?.loss(&run.fit(self.methods()[0])?)
+        let ranges = self.methods()[0];
+        let quantized = run.fit(ranges)?;
+        let loss = Judge::new(&run)?.loss(&quantized)?;
+        let mut fits = self.fits.lock().unwrap_or_else(PoisonError::into_inner);
+        fits.truncate(FITS_KEPT - 1);
+        let candidate = Candidate {
+            quantized,
+            loss,
+            ranges,
+        };
+        let samples = run.fitted;
+        fits.insert(
+            0,
+            Fitted {
+                formats: self.by_layer(formats),
+                samples,
+                candidate,
+            },
+        );
+        Ok(loss)
+    }
+
+    /// The formats of all layers in the order of the graph.
+    fn by_layer(&self, formats: &Formats) -> Vec<LayerFormats> {
+        let graph = &self.model.graph;
+        let convs = graph.nodes().filter(|(_, n)| matches!(n.op, Op::Conv(_)));
+        convs
+            .map(|(_, n)| formats.of(&graph.value(n.output).name))
+            .collect()
     }
 
     /// The effort that was asked for, or the one that the formats need.
@@ -377,6 +410,13 @@ struct Run<'a> {
     progress: &'a dyn Progress,
 }
 
+/// A candidate that a plan was compared by, fitted on samples with those left out that judge.
+struct Fitted {
+    formats: Vec<LayerFormats>,
+    samples: Vec<usize>,
+    candidate: Candidate,
+}
+
 /// A candidate and what it loses on the judges.
 struct Candidate {
     quantized: Quantized,
@@ -425,17 +465,41 @@ impl<'a> Run<'a> {
         let judge = Judge::new(self)?;
         let mut best: Option<Candidate> = None;
         for ranges in methods {
-            let quantized = self.fit(ranges)?;
-            let loss = judge.loss(&quantized)?;
-            if best.as_ref().is_none_or(|b| loss < b.loss) {
-                best = Some(Candidate {
-                    quantized,
-                    loss,
-                    ranges,
-                });
+            let candidate = match self.known(ranges) {
+                Some(known) => known,
+                None => {
+                    let quantized = self.fit(ranges)?;
+                    let loss = judge.loss(&quantized)?;
+                    Candidate {
+                        quantized,
+                        loss,
+                        ranges,
+                    }
+                }
+            };
+            if best.as_ref().is_none_or(|b| candidate.loss < b.loss) {
+                best = Some(candidate);
             }
         }
         Ok((best.expect("there is a method"), judge))
+    }
+
+    /// The fit with some ranges, where the plan was compared by it.
+    fn known(&self, ranges: Method) -> Option<Candidate> {
+        let q = self.quantizer;
+        if !std::ptr::eq(self.network, &q.own) || self.effort == 0 {
+            return None;
+        }
+        let mut fits = q.fits.lock().unwrap_or_else(PoisonError::into_inner);
+        let formats = q.by_layer(self.formats);
+        let same = |f: &Fitted| {
+            f.candidate.ranges == ranges
+                && f.samples == self.fitted
+                && f.formats == formats
+                && self.judges == q.judges()
+        };
+        let at = fits.iter().position(same)?;
+        Some(fits.remove(at).candidate)
     }
 
     /// Fits, equalises and trains what loses least on the judges; tells whether it is trained.

@@ -208,6 +208,7 @@ impl<'a> Session<'a> {
         let indices: Vec<usize> = split.take(most).collect();
         let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
         let key = Key::new("sensitivity")
+            .with("corrected biases")
             .with(&model.sha256)
             .with(format!("{shapes:?}"))
             .with(data.sha256()?.unwrap_or_default())
@@ -252,7 +253,10 @@ impl<'a> Session<'a> {
         )
         .map_err(|e| Error::Sample(e.to_string()))?;
         let ranges = stats.ranges(Method::Mse);
-        let study = Study::new(&self.model.graph, &ranges, self.data.labels().is_some());
+        let mut study = Study::new(&self.model.graph, &ranges, self.data.labels().is_some());
+        let step = |done, total| self.progress.step("biases", done, total);
+        let corrected = study.correct(self.indices.len(), |i| self.sample(i), step);
+        corrected.map_err(|e| self.named(e, 0))?;
         Ok(self.study.get_or_init(|| study))
     }
 

@@ -2,6 +2,8 @@ use lowbit_ir::{Graph, Node, NodeId, Op, SecondaryMap, Tensor, ValueId};
 use lowbit_num::Format;
 use rayon::prelude::*;
 
+use super::measured::Values;
+use super::{SensitivityError, stream};
 use crate::loss::Objective;
 use crate::quantize::{Affine, Ranges, weights};
 
@@ -40,6 +42,20 @@ pub struct Layer {
     pub macs: usize,
 }
 
+impl Layer {
+    /// Its bias, zeros where it has none.
+    fn bias(&self, graph: &Graph) -> Tensor {
+        let node = graph.node(self.node);
+        let own = node.inputs.get(2).and_then(|&b| graph.as_const(b));
+        let zeros = || {
+            let zeros = vec![0.0; self.channels];
+            Tensor::from_f64(graph.ty(self.output).dtype, [self.channels], zeros)
+        };
+        own.filter(|b| !b.is_empty())
+            .map_or_else(zeros, |b| b.as_ref().clone())
+    }
+}
+
 /// The layers of a simplified float graph, in execution order.
 pub fn layers(graph: &Graph) -> Vec<Layer> {
     let weighted = graph.nodes().filter_map(|(id, node)| {
@@ -73,6 +89,8 @@ pub struct Study<'a> {
     pub layers: Vec<Layer>,
     /// Weights of each layer as its codes at each of [`WEIGHTS`] stand for them.
     pub rounded: Vec<Vec<Tensor>>,
+    /// Biases to those weights, `[O]`: see [`Study::correct`].
+    pub(super) biases: Vec<Vec<Tensor>>,
     /// 4-bit codes for each layer's input.
     inputs: Vec<Affine>,
 }
@@ -92,13 +110,71 @@ impl<'a> Study<'a> {
             let (lo, hi) = ranges.range(layer.input, 4);
             Affine::unsigned(lo, hi, 4)
         });
+        let biases = layers.iter().map(|l| vec![l.bias(graph); WEIGHTS.len()]);
         Self {
             objective: Objective::new(graph, classifies),
             rounded: rounded.collect(),
+            biases: biases.collect(),
             inputs: inputs.collect(),
             graph,
             layers,
         }
+    }
+
+    /// Corrects the biases of all layers for what rounded weights add to the mean of each channel over `n` samples
+    /// (Nagel et al. 2019, section 4.2), as no network is compiled without.
+    ///
+    /// # Errors
+    /// A sample that cannot be read or run.
+    pub fn correct<E: std::error::Error + Send + 'static>(
+        &mut self,
+        n: usize,
+        sample: impl Fn(usize) -> Result<Vec<Tensor>, E> + Sync,
+        progress: impl FnMut(usize, usize),
+    ) -> Result<(), SensitivityError<E>> {
+        let mut means: Vec<Vec<f64>> = (self.layers.iter())
+            .map(|l| vec![0.0; self.graph.ty(l.input).elements()])
+            .collect();
+        let row = |sample: usize, inputs: &[Tensor]| {
+            let values = Values::new(self.graph, inputs);
+            let values = values.map_err(|error| SensitivityError::Eval { sample, error })?;
+            let read = self.layers.iter().map(|l| values.get(l.input).to_f64());
+            Ok(read.collect::<Vec<_>>())
+        };
+        stream::rows(n, sample, progress, row, |row: Vec<Vec<f64>>| {
+            let all = means.iter_mut().flatten().zip(row.iter().flatten());
+            all.for_each(|(mean, x)| *mean += x / n as f64);
+        })?;
+        let shifted = |(l, mean): (usize, &Vec<f64>)| self.shifted(l, mean);
+        self.biases = means.par_iter().enumerate().map(shifted).collect();
+        Ok(())
+    }
+
+    /// The biases of a layer that reads `mean` on average.
+    fn shifted(&self, layer: usize, mean: &[f64]) -> Vec<Tensor> {
+        let own = &self.layers[layer];
+        let ty = self.graph.ty(own.input);
+        let mean = Tensor::from_f64(ty.dtype, &ty.shape[..], mean.to_vec());
+        let bias = own.bias(self.graph);
+        let corrected = |format: usize| {
+            let error = Tensor::from_f64(
+                ty.dtype,
+                self.rounded[layer][format].shape(),
+                self.error(layer, format),
+            );
+            let Ok(added) = self.node(layer).op.eval(&[&mean, &error]) else {
+                unreachable!("the layer was run on samples of this shape");
+            };
+            let added = added.to_f64();
+            let pixels = (added.len() / own.channels.max(1)).max(1) as f64;
+            let mut all = bias.to_f64();
+            for row in added.chunks_exact(own.channels.max(1)) {
+                let both = all.iter_mut().zip(row);
+                both.for_each(|(b, x)| *b -= x / pixels);
+            }
+            Tensor::from_f64(bias.dtype(), bias.shape(), all)
+        };
+        (0..WEIGHTS.len()).map(corrected).collect()
     }
 
     pub(super) fn node(&self, layer: usize) -> &Node {

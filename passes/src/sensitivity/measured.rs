@@ -78,14 +78,14 @@ pub(super) fn layer_results(
 ) -> Result<Vec<Tensor>, EvalError> {
     let (own, node) = (&study.layers[layer], study.node(layer));
     let (x, w) = (values.get(own.input), values.get(own.weight));
-    let result = |x: &Tensor, w: &Tensor| {
-        let mut operands: Vec<&Tensor> = node.inputs.iter().map(|&v| values.get(v)).collect();
-        (operands[0], operands[1]) = (x, w);
-        apply(study.graph, node, &operands)
-    };
-    let weights = study.rounded[layer].iter().map(|w| result(x, w));
+    let rounded = study.rounded[layer].iter().zip(&study.biases[layer]);
+    let weights = rounded.map(|(w, b)| apply(study.graph, node, &[x, w, b]));
+    let mut operands: Vec<&Tensor> = node.inputs.iter().map(|&v| values.get(v)).collect();
     let coarse = study.coarse(layer, x);
-    weights.chain([result(&coarse, w)]).collect()
+    (operands[0], operands[1]) = (&coarse, w);
+    weights
+        .chain([apply(study.graph, node, &operands)])
+        .collect()
 }
 
 /// What has to be computed again when some values change.
@@ -112,11 +112,12 @@ impl<'a> Rerun<'a> {
         }
     }
 
-    /// The values asked for, with some replaced.
+    /// The values asked for, with some replaced, and layers with other weights and biases.
     pub(super) fn run(
         &self,
         values: &Values,
         replaced: &[(ValueId, &Tensor)],
+        layers: &HashMap<NodeId, [&Tensor; 2]>,
         wanted: impl Iterator<Item = ValueId>,
     ) -> Result<Vec<Tensor>, EvalError> {
         let mut new: HashMap<ValueId, Tensor> = HashMap::new();
@@ -126,7 +127,10 @@ impl<'a> Rerun<'a> {
         for &id in &self.nodes {
             let node = self.graph.node(id);
             let look = |v| new.get(&v).unwrap_or_else(|| values.get(v));
-            let result = evaluate(self.graph, node, look)?;
+            let result = match layers.get(&id) {
+                Some([w, b]) => apply(self.graph, node, &[look(node.inputs[0]), w, b])?,
+                None => evaluate(self.graph, node, look)?,
+            };
             new.insert(node.output, result);
         }
         let look = |v| new.get(&v).unwrap_or_else(|| values.get(v)).clone();
@@ -184,7 +188,8 @@ fn one<E: std::error::Error>(
         let mut columns = Vec::with_capacity(COLUMNS);
         for result in layer_results(study, &values, l).map_err(failed)? {
             let replaced = [(layer.output, &result)];
-            let other = reruns[l].run(&values, &replaced, study.objective.values());
+            let none = HashMap::new();
+            let other = reruns[l].run(&values, &replaced, &none, study.objective.values());
             let other = other.map_err(failed)?;
             let loss = study.objective.loss(&float, &other);
             if !loss.is_finite() {

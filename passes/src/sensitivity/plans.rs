@@ -1,6 +1,8 @@
 //! Random mixed plans and what they lose: what predictions are judged by.
 
-use lowbit_ir::{Tensor, ValueId};
+use std::collections::HashMap;
+
+use lowbit_ir::{NodeId, Tensor, ValueId};
 
 use super::measured::{Rerun, Values};
 use super::random::Random;
@@ -120,11 +122,14 @@ fn one<E: std::error::Error>(
         .iter()
         .map(|plan| {
             let layers = plan.iter().enumerate();
-            let replaced: Vec<(ValueId, &Tensor)> = layers
-                .map(|(l, &f)| (study.layers[l].weight, &study.rounded[l][f]))
+            let layers: HashMap<NodeId, [&Tensor; 2]> = layers
+                .map(|(l, &f)| {
+                    let own = [&study.rounded[l][f], &study.biases[l][f]];
+                    (study.layers[l].node, own)
+                })
                 .collect();
             let other = rerun
-                .run(&values, &replaced, study.objective.values())
+                .run(&values, &[], &layers, study.objective.values())
                 .map_err(failed)?;
             Ok(study.objective.loss(&float, &other))
         })

@@ -268,6 +268,42 @@ fn a_plan_of_one_format_is_that_network() {
 }
 
 #[test]
+fn corrected_biases_keep_the_mean_of_every_channel() {
+    let graph = network(DType::F64);
+    let mut study = study(&graph);
+    let n = 5;
+    let sample = sample_of(DType::F64);
+    let mean = |study: &Study<'_>, layer: usize, format: Option<usize>| {
+        let channels = study.layers[layer].channels;
+        let mut sum = vec![0.0; channels];
+        for i in 0..n {
+            let values = measured::Values::new(&graph, &sample(i).unwrap()).unwrap();
+            let own = values.get(study.layers[layer].output).clone();
+            let result = format.map_or(own, |f| {
+                measured::layer_results(study, &values, layer).unwrap()[f].clone()
+            });
+            let pixels = result.len() / channels;
+            let all = result.to_f64();
+            let terms = all.iter().enumerate();
+            terms.for_each(|(i, x)| sum[i % channels] += x / (n * pixels) as f64);
+        }
+        sum
+    };
+    let distance = |study: &Study<'_>, layer, format| {
+        let pairs = mean(study, layer, None).into_iter();
+        let pairs = pairs.zip(mean(study, layer, Some(format)));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    };
+    let narrow = 5;
+    let before: Vec<f64> = (0..3).map(|l| distance(&study, l, narrow)).collect();
+    study.correct(n, &sample, |_, _| {}).unwrap();
+    for (layer, before) in before.into_iter().enumerate() {
+        let after = distance(&study, layer, narrow);
+        assert!(before > 1e-3 && after < 1e-12, "{layer}: {before} {after}");
+    }
+}
+
+#[test]
 fn random_plans_are_of_their_kind() {
     let graph = network(DType::F32);
     let study = study(&graph);

@@ -16,6 +16,8 @@ const CHOOSING: [usize; 2] = [12, 96];
 const PLANS_PER_LAYER: usize = 2;
 /// Multiply-accumulates that all these plans may take where no number of samples is asked for.
 const CHOOSING_WORK: usize = 2_000_000_000_000;
+/// Standard errors from a value to the end of its 90 % interval.
+const ERRORS: f64 = 1.645;
 /// Most samples that the plans of a group are measured on.
 const GROUP_SAMPLES: usize = 64;
 /// What the plans that choose between metrics are drawn for.
@@ -45,7 +47,7 @@ pub(super) fn sums(losses: &Losses, plans: &[Vec<usize>]) -> Vec<f64> {
 }
 
 /// The metric that orders plans best on average. Since it measures what is asked, divergence of layers alone gives way only
-/// to a metric that is surely better: of resampled plans nineteen times in twenty.
+/// to a metric that is better by more than a standard error.
 pub(super) fn surest(all: &[Judged], seed: u64) -> Metric {
     let won = |m: Metric| {
         let gains = all.iter().map(|j| {
@@ -56,7 +58,7 @@ pub(super) fn surest(all: &[Judged], seed: u64) -> Metric {
         let (value, square) = gains.fold((0.0, 0.0), |(v, s), (value, below)| {
             (v + value, s + below * below)
         });
-        (value, value - libm::sqrt(square))
+        (value, value - libm::sqrt(square) / ERRORS)
     };
     let others = Metric::ALL.iter().copied().filter(|&m| m != Metric::Kl);
     let better = others
@@ -66,10 +68,10 @@ pub(super) fn surest(all: &[Judged], seed: u64) -> Metric {
     best.map_or(Metric::Kl, |b| b.0)
 }
 
-/// Plans that choose, with what they lose on each half of their samples.
+/// Plans that choose, with what they lose.
 struct Seen {
     plans: Vec<Vec<usize>>,
-    lost: [Vec<f64>; 2],
+    lost: Vec<f64>,
 }
 
 fn tag(purpose: &str, kind: PlanKind) -> String {
@@ -121,11 +123,11 @@ impl Session<'_> {
         PlanKind::ALL.iter().map(kind).collect()
     }
 
-    /// What predictions say of the plans that choose, and what those lose on the second half of their samples: the weighted
-    /// metric predicts each plan by fits to what other plans lose on the first half.
+    /// What predictions say of the plans that choose, and what those lose: the weighted metric predicts each plan by fits to
+    /// what other plans lose.
     pub(super) fn chosen_on(&self, predictions: &[(&str, Losses)]) -> Result<Vec<Judged>, Error> {
         let seen = self.seen()?;
-        let unseen = unseen(&self.measured()?.loss, &seen.plans, &seen.lost[0]);
+        let unseen = unseen(&self.measured()?.loss, &seen.plans, &seen.lost);
         let count = self.choosing();
         let kind = |(k, kind): (usize, &PlanKind)| {
             let own = k * count..(k + 1) * count;
@@ -139,7 +141,7 @@ impl Session<'_> {
             Judged {
                 kind: kind.name().into(),
                 predicted: predicted.collect(),
-                lost: seen.lost[1][own.clone()].to_vec(),
+                lost: seen.lost[own.clone()].to_vec(),
             }
         };
         Ok(PlanKind::ALL.iter().enumerate().map(kind).collect())
@@ -168,16 +170,13 @@ impl Session<'_> {
     fn seen(&self) -> Result<Seen, Error> {
         let count = self.choosing();
         let n = self.affordable(PlanKind::ALL.len() * count, CHOOSING_WORK, MOST_SAMPLES);
-        let halves = [0..n / 2, n / 2..n];
         let mut seen = Seen {
             plans: Vec::new(),
-            lost: [Vec::new(), Vec::new()],
+            lost: Vec::new(),
         };
         for &kind in PlanKind::ALL {
             let plans = self.plans(CHOOSE, kind, count);
-            for (lost, half) in seen.lost.iter_mut().zip(halves.clone()) {
-                lost.extend(self.lost(CHOOSE, kind, &plans, half)?);
-            }
+            seen.lost.extend(self.lost(CHOOSE, kind, &plans, 0..n)?);
             seen.plans.extend(plans);
         }
         Ok(seen)
@@ -186,8 +185,6 @@ impl Session<'_> {
     /// Losses of layers alone, weighted by what plans lose.
     pub(super) fn joint(&self) -> Result<Losses, Error> {
         let Seen { plans, lost } = self.seen()?;
-        let pairs = lost[0].iter().zip(&lost[1]);
-        let lost: Vec<f64> = pairs.map(|(a, b)| (a + b) / 2.0).collect();
         Ok(Joint::fit(&self.measured()?.loss, &plans, &lost).losses)
     }
 
