@@ -2,6 +2,7 @@ use lowbit_num::{Dyadic, Format, SumShift, add_residual, high_product, requantiz
 use serde::{Deserialize, Serialize};
 
 use super::int_rescale::Codes;
+use super::scalar::vectorized;
 use super::{OpError, Operation, arity, format_name};
 use crate::{DType, Stage, Tensor, Type};
 
@@ -173,15 +174,20 @@ impl IntConv {
             unreachable!("infer has checked the ranks");
         };
         let (oh, ow, o) = (result[1], result[2], result[3]);
-        let wide: Vec<i16> = weights.iter().map(|&q| q.into()).collect();
+        let is_depthwise = cg == 1 && o == c;
+        let mut wide: Vec<i16> = weights.iter().map(|&q| q.into()).collect();
+        if is_depthwise {
+            let of = |i: usize| i16::from(weights[i % o * kh * kw + i / o]);
+            wide = (0..wide.len()).map(of).collect();
+        }
         let mut acc = vec![0; result.iter().product()];
         let mut patch = vec![0i16; kh * kw * c];
         for (pixel, out) in acc.chunks_exact_mut(o).enumerate() {
             let (n, y, x) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
             let image = &codes[n * height * width * c..][..height * width * c];
             self.gather([height, width, c], [kh, kw], image, [y, x], &mut patch);
-            if cg == 1 && o == c {
-                depthwise(&patch, &wide, kh * kw, out);
+            if is_depthwise {
+                vectorized(|| depthwise(&patch, &wide, out));
             } else {
                 self.grouped(&patch, &wide, [kh * kw, c, cg], out);
             }
@@ -247,14 +253,8 @@ impl IntConv {
                 }
                 &rows
             };
-            for (i, acc) in out[g * per_group..][..per_group].iter_mut().enumerate() {
-                let w = &weights[(g * per_group + i) * taps * cg..][..taps * cg];
-                *acc = row
-                    .iter()
-                    .zip(w)
-                    .map(|(&a, &b)| i32::from(a) * i32::from(b))
-                    .sum();
-            }
+            let own = &weights[g * per_group * taps * cg..][..per_group * taps * cg];
+            dot_products(row, own, &mut out[g * per_group..][..per_group]);
         }
     }
 
@@ -302,12 +302,66 @@ impl IntConv {
     }
 }
 
-fn depthwise(patch: &[i16], weights: &[i16], taps: usize, out: &mut [i32]) {
+/// Rows of weights that are multiplied while the other operand is in registers.
+const TOGETHER: usize = 4;
+
+/// `out[i] = Σ row · weights[i]` with weights `[O, K]`, `row` `[K]`; the sums must fit 32 bits.
+pub fn dot_products(row: &[i16], weights: &[i16], out: &mut [i32]) {
+    vectorized(Products { row, weights, out });
+}
+
+struct Products<'a> {
+    row: &'a [i16],
+    weights: &'a [i16],
+    out: &'a mut [i32],
+}
+
+impl pulp::NullaryFnOnce for Products<'_> {
+    type Output = ();
+
+    // what is not inlined is not compiled for the widest vectors
+    #[inline(always)]
+    fn call(self) {
+        let Self { row, weights, out } = self;
+        let (k, whole) = (row.len(), out.len() / TOGETHER * TOGETHER);
+        let (fours, rest) = out.split_at_mut(whole);
+        let own = weights.chunks_exact((TOGETHER * k).max(1));
+        for (four, w) in fours.chunks_exact_mut(TOGETHER).zip(own) {
+            let (w0, w) = w.split_at(k);
+            let (w1, w) = w.split_at(k);
+            let (w2, w3) = w.split_at(k);
+            let mut sums = [0i32; TOGETHER];
+            for ((((&x, &a), &b), &c), &d) in row.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
+                let x = i32::from(x);
+                sums[0] += x * i32::from(a);
+                sums[1] += x * i32::from(b);
+                sums[2] += x * i32::from(c);
+                sums[3] += x * i32::from(d);
+            }
+            four.copy_from_slice(&sums);
+        }
+        let own = weights[whole * k..].chunks_exact(k.max(1));
+        for (acc, w) in rest.iter_mut().zip(own) {
+            let products = row
+                .iter()
+                .zip(w)
+                .map(|(&x, &w)| i32::from(x) * i32::from(w));
+            *acc = products.sum();
+        }
+    }
+}
+
+/// Products channel by channel; weights by tap.
+#[inline(always)]
+fn depthwise(patch: &[i16], weights: &[i16], out: &mut [i32]) {
     let channels = out.len();
     out.fill(0);
-    for (t, tap) in patch.chunks_exact(channels).enumerate() {
-        for (o, acc) in out.iter_mut().enumerate() {
-            *acc += i32::from(tap[o]) * i32::from(weights[o * taps + t]);
+    let taps = patch
+        .chunks_exact(channels)
+        .zip(weights.chunks_exact(channels));
+    for (tap, w) in taps {
+        for ((acc, &x), &w) in out.iter_mut().zip(tap).zip(w) {
+            *acc += i32::from(x) * i32::from(w);
         }
     }
 }

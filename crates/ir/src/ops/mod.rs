@@ -248,7 +248,7 @@ mod scalar;
 mod window;
 
 pub use binary::BinaryFn;
-pub use int_conv::Epilogue;
+pub use int_conv::{Epilogue, dot_products};
 pub use int_normalize::ReciprocalRoot;
 pub use int_rescale::{Codes, Rescale};
 pub use pad::PadMode;

@@ -86,7 +86,7 @@ scalar!(f64, libm::exp, libm::sqrt, second);
 
 /// Runs a loop that was compiled for this processor's widest vectors. Each element goes through the same operations on
 /// every processor: nothing is contracted or reordered.
-pub(crate) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorized<W: pulp::NullaryFnOnce>(work: W) -> W::Output {
     pulp::Arch::new().dispatch(work)
 }
 

@@ -1,5 +1,5 @@
 use lowbit_ir::Tensor;
-use lowbit_ir::ops::IntConv;
+use lowbit_ir::ops::{IntConv, dot_products};
 
 /// Rows that are gathered before they are multiplied out: sums of as many products of two codes fit 32 bits.
 const BATCH: usize = 256;
@@ -87,19 +87,20 @@ impl Moments {
         if self.filled == 0 {
             return;
         }
-        let k = self.size();
+        let (k, n) = (self.size(), self.filled);
+        let mut own = vec![0; k * n];
+        let mut dots = vec![0; k];
         for g in 0..self.groups {
+            for (i, column) in own.chunks_exact_mut(n).enumerate() {
+                column.copy_from_slice(&self.columns[self.index(g, i) * BATCH..][..n]);
+            }
             for i in 0..k {
-                let a = self.column(g, i);
-                for j in i..k {
-                    let b = self.column(g, j);
-                    let dot: i32 = self.columns[a..][..self.filled]
-                        .iter()
-                        .zip(&self.columns[b..][..self.filled])
-                        .map(|(&a, &b)| i32::from(a) * i32::from(b))
-                        .sum();
-                    self.products[(g * k + i) * k + j] += i64::from(dot);
-                }
+                let dots = &mut dots[..k - i];
+                dot_products(&own[i * n..][..n], &own[i * n..], dots);
+                let sums = &mut self.products[(g * k + i) * k + i..][..k - i];
+                sums.iter_mut()
+                    .zip(dots)
+                    .for_each(|(s, d)| *s += i64::from(*d));
             }
         }
         self.filled = 0;
@@ -113,10 +114,6 @@ impl Moments {
     fn index(&self, group: usize, i: usize) -> usize {
         let cg = self.channels / self.groups;
         i / cg * self.channels + group * cg + i % cg
-    }
-
-    fn column(&self, group: usize, i: usize) -> usize {
-        self.index(group, i) * BATCH
     }
 
     /// Rows in the second moments.
