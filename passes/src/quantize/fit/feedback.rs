@@ -10,6 +10,8 @@ use rayon::prelude::*;
 
 /// Channels that are decided together.
 const LANES: usize = 8;
+/// Elements of a matrix that are worth a thread.
+const PIECE: usize = 1 << 14;
 /// Most sweeps over the codes of a channel.
 const SWEEPS: usize = 32;
 
@@ -53,6 +55,7 @@ fn cholesky(c: &[f64], order: &[usize]) -> Vec<f64> {
         let row = &mut head[i * k..];
         let diagonal = row[i].max(1e-30);
         tail.par_chunks_exact_mut(k)
+            .with_min_len(PIECE / k)
             .enumerate()
             .for_each(|(n, below)| {
                 let j = i + 1 + n;
@@ -85,13 +88,21 @@ impl Channel {
     /// `e C eᵀ` for a covariance.
     pub(crate) fn error(&self, weights: &[f64], covariance: &[f64]) -> f64 {
         let e = self.errors(weights);
-        let row = |(c, e_i): (&[f64], &f64)| e_i * dot(c, &e);
-        covariance.chunks_exact(e.len()).zip(&e).map(row).sum()
+        dot(&e, &times(covariance, &e))
     }
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// `C x` for a symmetric matrix, all elements at once.
+fn times(c: &[f64], x: &[f64]) -> Vec<f64> {
+    let mut y = vec![0.0; x.len()];
+    for (row, &x) in c.chunks_exact(x.len().max(1)).zip(x) {
+        y.iter_mut().zip(row).for_each(|(y, c)| *y += c * x);
+    }
+    y
 }
 
 /// Rounds channels `weights` `[o, k]` on scales to start from; `admitted` gives the scale that channel o may have in
@@ -146,10 +157,8 @@ fn nearest_plane(weights: &[f64], scales: &[f64], format: Format, factor: &Facto
 fn descend(channel: &mut Channel, weights: &[f64], format: Format, covariance: &[f64]) {
     let (k, scale) = (weights.len(), channel.scale);
     let e = channel.errors(weights);
-    let mut gradient: Vec<f64> = covariance
-        .chunks_exact(k)
-        .map(|c| dot(c, &e) / scale)
-        .collect();
+    let mut gradient = times(covariance, &e);
+    gradient.iter_mut().for_each(|g| *g /= scale);
     for _ in 0..SWEEPS {
         let mut changed = false;
         for i in 0..k {
@@ -181,10 +190,7 @@ fn refit(
     admitted: impl Fn(f64) -> f64,
 ) {
     let codes: Vec<f64> = channel.codes.iter().map(|&q| q.into()).collect();
-    let pulled: Vec<f64> = covariance
-        .chunks_exact(codes.len())
-        .map(|c| dot(c, &codes))
-        .collect();
+    let pulled = times(covariance, &codes);
     let (along, own) = (dot(&pulled, weights), dot(&pulled, &codes));
     if own > 0.0 && along > 0.0 {
         channel.scale = admitted(along / own);
