@@ -739,7 +739,7 @@ fn inputs_that_do_not_fit() {
 }
 
 #[test]
-fn pins_to_float_formats_name_the_integer_format_to_use() {
+fn pins_to_float_formats_name_the_format_to_use() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");
     for (pin, words) in [
@@ -748,8 +748,12 @@ fn pins_to_float_formats_name_the_integer_format_to_use() {
             ["'conv1'", "e4m3 is a floating-point format", "use int8"],
         ),
         (
-            "conv1=e2m1xint8",
-            ["'conv1'", "integer-only code", "use int4"],
+            "conv1=e3m1xint8",
+            ["'conv1'", "integer-only code", "use e2m2"],
+        ),
+        (
+            "conv1=int8xe2m1",
+            ["'conv1'", "e2m1", "codes of 8 or 4 bits"],
         ),
         ("conv1=int8xbf16", ["'conv1'", "bf16", "use int8"]),
     ] {

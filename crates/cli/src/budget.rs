@@ -26,8 +26,8 @@ pub(crate) struct Budgets {
     /// Most bytes of the arena.
     #[arg(long, value_parser = numbers::scaled, value_name = "BYTES")]
     pub(crate) ram: Option<f64>,
-    /// Formats that a layer must have: `conv1=int8`, or `conv1=int4xint8` for weights and input. A compiled object has
-    /// integer formats only.
+    /// Formats that a layer must have: `conv1=int8`, or `conv1=int4xint8` for weights and input. Weights can
+    /// have int8, int6, int5, int4, int3, int2, ternary, or e2m1, e2m2, e2m3: floats that decode to integers.
     #[arg(long, value_parser = pin, value_name = "LAYER=FORMAT")]
     pub(crate) pin: Vec<Pin>,
 }
@@ -53,7 +53,7 @@ pub(crate) fn pin(text: &str) -> Result<Pin, String> {
         .ok_or_else(|| format!("'{text}' is no pin such as conv1=int8"))?;
     let name = |f: &str| match f.parse::<u32>() {
         Ok(bits) => format!("int{bits}"),
-        Err(_) => f.to_string(),
+        Err(_) => f.to_ascii_lowercase(),
     };
     let (weight, activation) = match formats.split_once('x') {
         Some((w, a)) => (w, Some(name(a))),

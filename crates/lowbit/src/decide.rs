@@ -334,7 +334,8 @@ impl Ask<'_> {
     /// The table with inputs of the width that was asked for.
     fn table_of(&self, limits: &Limits, defaults: &[Pin]) -> Result<Sensitivity, Error> {
         let both = self.options.act_bits.is_none() && limits.bops.is_some();
-        let table = self.sensitivities()?.clone();
+        let mut table = self.sensitivities()?.clone();
+        floats::offer(&mut table, &self.options.pins);
         Ok(narrowed(table, self.options.act_bits, both, defaults))
     }
 

@@ -1,19 +1,23 @@
-//! Float formats that people may ask for, and why integer-only code has none of them.
+//! Float formats that people may ask for, and why integer-only code has only those with two bits of exponent.
 
+use lowbit_num::Format;
 use lowbit_passes::allocate::Pin;
+use lowbit_report::{SensitiveChoice, Sensitivity};
 
 use crate::Error;
 
 const SAME: &str = "which takes as many bits";
-const SEVEN: &str = "the nearest below its 7 bits, or int8 above";
 const WIDEST: &str = "the widest that weights have: with a scale for every channel it keeps the accuracy of most networks";
 
-/// Names, the integer format that stands nearest, and what speaks for it.
+/// Names, the format that stands nearest, and what speaks for it.
 const FLOATS: &[(&[&str], &str, &str)] = &[
-    (&["e2m1", "fp4"], "int4", SAME),
-    (&["e2m2", "e3m1"], "int5", SAME),
-    (&["e2m3", "e3m2", "fp6"], "int6", SAME),
-    (&["e2m4", "e3m3", "e4m2"], "int6", SEVEN),
+    (&["e3m1"], "e2m2", SAME),
+    (&["fp6", "e3m2"], "e2m3", SAME),
+    (
+        &["e2m4", "e3m3", "e4m2"],
+        "e2m3",
+        "the nearest below its 7 bits, or int8 above",
+    ),
     (
         &["e2m5", "e3m4", "e4m3", "e4m3fn", "e5m2", "fp8"],
         "int8",
@@ -30,10 +34,13 @@ const FLOATS: &[(&[&str], &str, &str)] = &[
 /// Why a name is no format, where it names floats.
 pub(crate) fn reason(name: &str) -> Option<String> {
     let lower = name.to_ascii_lowercase();
+    if lower == "fp4" {
+        return Some(format!("{name} is called e2m1 here"));
+    }
     let (_, instead, why) = FLOATS.iter().find(|f| f.0.contains(&lower.as_str()))?;
     Some(format!(
-        "{name} is a floating-point format: each of its codes has an exponent of its own, and integer-only code adds and \
-         multiplies integer codes of one scale; use {instead}, {why}"
+        "{name} is a floating-point format whose numbers span more than the 8 bits that integer-only code multiplies: only \
+         e2m1, e2m2 and e2m3 decode to integers of one scale; use {instead}, {why}"
     ))
 }
 
@@ -43,8 +50,17 @@ pub(crate) fn reason(name: &str) -> Option<String> {
 /// A pin names one.
 pub(crate) fn refuse(pins: &[Pin]) -> Result<(), Error> {
     for pin in pins {
-        let mut formats = [&pin.weight, &pin.activation].into_iter().flatten();
-        if let Some(reason) = formats.find_map(|f| reason(f)) {
+        let input = |name: &String| {
+            let format = Format::from_name(name).filter(|f| f.knee().is_some());
+            let only = |f: Format| {
+                format!(
+                    "{f}, which only weights can have: inputs are unsigned codes of 8 or 4 bits"
+                )
+            };
+            format.map(only).or_else(|| reason(name))
+        };
+        let weight = pin.weight.iter().find_map(|w| reason(w));
+        if let Some(reason) = weight.or_else(|| pin.activation.as_ref().and_then(input)) {
             return Err(Error::Usage(format!(
                 "layer '{}' is pinned to {reason}",
                 pin.layer
@@ -54,14 +70,34 @@ pub(crate) fn refuse(pins: &[Pin]) -> Result<(), Error> {
     Ok(())
 }
 
+/// Offers layers the float formats that they are pinned to, at the cost and the predicted loss of integers of as many
+/// bits.
+pub(crate) fn offer(table: &mut Sensitivity, pins: &[Pin]) {
+    let float = |name: &str| Format::from_name(name).filter(|f| f.knee().is_some());
+    for pin in pins {
+        let Some(format) = pin.weight.as_deref().and_then(float) else {
+            continue;
+        };
+        let of_bits = |c: &&SensitiveChoice| {
+            let own = Format::from_name(&c.weight);
+            own.is_some_and(|f| f.bits() == format.bits() && f.knee().is_none())
+        };
+        for l in table.layers.iter_mut().filter(|l| l.name == pin.layer) {
+            let near: Vec<SensitiveChoice> = l.choices.iter().filter(of_bits).cloned().collect();
+            l.choices.extend(near.into_iter().map(|c| SensitiveChoice {
+                weight: format.name().into(),
+                ..c
+            }));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use lowbit_num::Format;
-
     use super::*;
 
     #[test]
-    fn every_float_has_an_integer_format_of_no_more_bits() {
+    fn every_float_has_a_format_of_no_more_bits() {
         for (names, instead, _) in FLOATS {
             let instead = Format::from_name(instead).unwrap();
             for name in *names {
@@ -89,6 +125,7 @@ mod tests {
         assert!(refuse(&[pin("int4", "int8")]).is_ok());
         let told = refuse(&[pin("int4", "int8"), pin("int4", "e2m1")]).unwrap_err();
         assert_eq!(told.exit_code(), 2);
-        assert!(told.to_string().contains("'conv1'") && told.to_string().contains("use int4"));
+        assert!(told.to_string().contains("'conv1'") && told.to_string().contains("8 or 4 bits"));
+        assert!(refuse(&[pin("e2m1", "int8")]).is_ok());
     }
 }

@@ -71,9 +71,24 @@ pub fn quantize(x: f64, scale: f64, zero_point: i32, lo: i32, hi: i32) -> i32 {
 
 /// The code of a format that is nearest to `x`, in units of the scale; of two that are equally near the higher one.
 pub fn encode(x: f64, format: Format) -> i32 {
-    let ((lo, hi), step) = (format.range(), format.step());
-    let k = round_i64((x - f64::from(lo)) / f64::from(step));
-    lo + step * k.clamp(0, i64::from((hi - lo) / step)) as i32
+    let (lo, hi) = format.range();
+    let (step, origin) = match format.knee() {
+        // all codes around are multiples of their distance
+        Some(_) => (step_at(x, format), 0),
+        None => (format.step(), lo),
+    };
+    let k = round_i64((x - f64::from(origin)) / f64::from(step));
+    let code = k.saturating_mul(step.into()).saturating_add(origin.into());
+    code.clamp(lo.into(), hi.into()) as i32
+}
+
+/// Distance of the codes of a format around `x`, in units of the scale.
+pub fn step_at(x: f64, format: Format) -> i32 {
+    match format.knee() {
+        Some(h) if x.abs() >= f64::from(2 * h) => 4,
+        Some(h) if x.abs() >= f64::from(h) => 2,
+        _ => format.step(),
+    }
 }
 
 /// The real value of a code.

@@ -146,6 +146,9 @@ pub fn format_bits(format: &str) -> Option<f64> {
     match format {
         "ternary" => Some(2.0),
         "binary" => Some(1.0),
+        "e2m1" => Some(4.0),
+        "e2m2" => Some(5.0),
+        "e2m3" => Some(6.0),
         _ => format
             .trim_start_matches(|c: char| !c.is_ascii_digit())
             .parse()

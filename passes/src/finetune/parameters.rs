@@ -85,13 +85,14 @@ impl Trained {
         done: f64,
     ) -> (Vec<f64>, Vec<f64>) {
         let (k, (lo, hi)) = (self.k(), self.format.range());
-        let (lo, hi, step) = (f64::from(lo), f64::from(hi), f64::from(self.format.step()));
+        let (lo, hi) = (f64::from(lo), f64::from(hi));
+        let origin = self.format.knee().map_or(lo, |_| 0.0);
         let mut scales = vec![0.0; self.scales.len()];
         let weight = |(i, (&w, &d)): (usize, (&f64, &f64))| {
             let u = w / self.scales[i / k];
             let q = f64::from(real::encode(u, self.format));
             let inside = (lo..=hi).contains(&u);
-            let fields = (u - lo) / step;
+            let fields = (u - origin) / f64::from(real::step_at(u, self.format));
             let slope = estimator.slope(fields - fields.floor() - 0.5, done);
             scales[i / k] += d * if inside { q - u } else { q };
             if inside { d * slope } else { 0.0 }

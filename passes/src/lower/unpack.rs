@@ -103,14 +103,33 @@ fn part(b: &mut Builder, packed: &[Val], plane: Plane, k: usize) -> Val {
     v
 }
 
-/// `lo + step · field`.
+/// The code of level `lo + step · field`.
 fn decode(b: &mut Builder, format: Format, mut field: Val) -> Val {
     let ty = b.ty(field);
     for _ in 1..format.step() {
         field = b.add(field, field);
     }
-    let lo = b.constant(ty, format.range().0.into());
-    b.add(field, lo)
+    let lo = b.constant(ty, format.levels().0.into());
+    let level = b.add(field, lo);
+    match format.knee() {
+        Some(knee) => spread(b, level, knee.into()),
+        None => level,
+    }
+}
+
+/// Codes of floats: `4t − t₁ − 2t₂` with level t held to ± knee and to half as much again, see [`Format::knee`].
+fn spread(b: &mut Builder, level: Val, knee: i64) -> Val {
+    let ty = b.ty(level);
+    let mut held = |to: i64| {
+        let (lo, hi) = (b.constant(ty, -to), b.constant(ty, to));
+        let v = b.smax(level, lo);
+        b.smin(v, hi)
+    };
+    let (one, two) = (held(knee), held(knee + knee / 2));
+    let twice = b.add(level, level);
+    let above = b.sub(twice, two);
+    let above = b.add(above, above);
+    b.sub(above, one)
 }
 
 #[cfg(test)]

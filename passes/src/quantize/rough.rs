@@ -20,7 +20,7 @@ fn power(distance: f32) -> f32 {
 }
 
 /// Those of some factors in hundredths, in their order, among which is the first of least exact error. `whole` is the
-/// scale that factors shrink.
+/// scale that factors shrink. Of floats all factors are.
 pub(super) fn promising(
     weights: &[f64],
     whole: f64,
@@ -34,6 +34,10 @@ pub(super) fn promising(
     let mut bar = f64::INFINITY;
     let mut bounds = Vec::new();
     for factor in factors {
+        if format.knee().is_some() {
+            bounds.push((factor, 0.0));
+            continue;
+        }
         let most = bar * (1.0 + SHARE) + slack;
         if let Some(rough) = error(&units, factor as f32 / 100.0, format, most) {
             bar = bar.min((rough + slack) / (1.0 - SHARE));

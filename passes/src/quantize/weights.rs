@@ -86,15 +86,22 @@ fn whole_range(weights: &[f64], format: Format) -> f64 {
 
 /// `Σ |w − scale · code|^(2⅜)`.
 fn error(weights: &[f64], scale: f64, format: Format) -> f64 {
+    let power = |distance: f64| {
+        let quarter = distance.sqrt().sqrt();
+        distance * distance * quarter * quarter.sqrt()
+    };
+    if format.knee().is_some() {
+        let code = |w: f64| f64::from(real::encode(w / scale, format));
+        let one = |&w: &f64| power((w - scale * code(w)).abs());
+        return weights.iter().map(one).sum();
+    }
     let ((lo, hi), step) = (format.range(), f64::from(format.step()));
     let (first, most) = (f64::from(lo), f64::from(hi - lo) / step);
     let (inverse, unit) = (1.0 / (scale * step), scale * step);
     let (offset, start) = (0.5 - first / step, scale * first);
     let one = |&w: &f64| {
         let field = (w * inverse + offset).clamp(0.0, most + 0.5) as i32;
-        let distance = (w - (start + unit * f64::from(field))).abs();
-        let quarter = distance.sqrt().sqrt();
-        distance * distance * quarter * quarter.sqrt()
+        power((w - (start + unit * f64::from(field))).abs())
     };
     weights.iter().map(one).sum()
 }

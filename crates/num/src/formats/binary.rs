@@ -7,4 +7,5 @@ pub(super) const BINARY: Spec = Spec {
     lo: -1,
     step: 2,
     levels: 2,
+    knee: None,
 };

@@ -7,4 +7,5 @@ pub(super) const INT2: Spec = Spec {
     lo: -2,
     step: 1,
     levels: 4,
+    knee: None,
 };

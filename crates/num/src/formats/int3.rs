@@ -7,4 +7,5 @@ pub(super) const INT3: Spec = Spec {
     lo: -4,
     step: 1,
     levels: 8,
+    knee: None,
 };

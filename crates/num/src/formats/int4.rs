@@ -7,4 +7,5 @@ pub(super) const INT4: Spec = Spec {
     lo: -8,
     step: 1,
     levels: 16,
+    knee: None,
 };

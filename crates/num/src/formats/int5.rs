@@ -7,4 +7,5 @@ pub(super) const INT5: Spec = Spec {
     lo: -16,
     step: 1,
     levels: 32,
+    knee: None,
 };

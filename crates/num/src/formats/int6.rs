@@ -7,4 +7,5 @@ pub(super) const INT6: Spec = Spec {
     lo: -32,
     step: 1,
     levels: 64,
+    knee: None,
 };

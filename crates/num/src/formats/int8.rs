@@ -7,4 +7,5 @@ pub(super) const INT8: Spec = Spec {
     lo: -127,
     step: 1,
     levels: 255,
+    knee: None,
 };

@@ -1,9 +1,13 @@
 //! Number formats of stored codes, one file each, and how codes are packed.
 //!
-//! A code is an integer on an even grid: `lo + step · field`, where the field is an unsigned number of the format's
-//! bits. What is stored is the field, so that unpacking is the same few operations for every format.
+//! A level is an integer on an even grid: `lo + step · field`, where the field is an unsigned number of the format's
+//! bits. What is stored is the field, so that unpacking is the same few operations for every format. Codes are levels;
+//! those of floats with two bits of exponent lie further apart from a knee on, and are integers all the same.
 
 mod binary;
+mod e2m1;
+mod e2m2;
+mod e2m3;
 mod int2;
 mod int3;
 mod int4;
@@ -25,12 +29,36 @@ pub(crate) struct Spec {
     name: &'static str,
     /// Bits that a code takes in the object.
     bits: u32,
-    /// Lowest code.
+    /// Lowest level.
     lo: i32,
-    /// Distance of neighbouring codes.
+    /// Distance of neighbouring levels.
     step: i32,
-    /// Number of codes.
+    /// Number of levels.
     levels: i32,
+    /// For floats: up to this size codes are levels, up to twice as large ones are 2 apart, and those above 4.
+    knee: Option<i32>,
+}
+
+impl Spec {
+    fn code(&self, level: i32) -> i32 {
+        let over = |start: i32| (level.abs() - start).max(0);
+        let added = self.knee.map_or(0, |h| over(h) + 2 * over(h + h / 2));
+        level + level.signum() * added
+    }
+
+    /// Inverse of [`Spec::code`]; nothing for what is no code.
+    fn level(&self, code: i32) -> Option<i32> {
+        let size = code.abs();
+        let level = match self.knee {
+            Some(h) if size > 2 * h => h + h / 2 + (size - 2 * h) / 4,
+            Some(h) if size > h => h + (size - h) / 2,
+            _ => size,
+        };
+        let level = code.signum() * level;
+        let field = level - self.lo;
+        let inside = (0..self.step * self.levels).contains(&field) && field % self.step == 0;
+        (inside && self.code(level) == code).then_some(level)
+    }
 }
 
 /// A format that weights or activations are stored in.
@@ -40,10 +68,16 @@ pub enum Format {
     Int8,
     /// 6 bits, −32…31.
     Int6,
+    /// 6 bits: floats with 2 bits of exponent and 3 of mantissa, in eighths −60…60.
+    E2M3,
     /// 5 bits, −16…15.
     Int5,
+    /// 5 bits: floats with 2 bits of exponent and 2 of mantissa, in quarters −28…28.
+    E2M2,
     /// 4 bits, −8…7.
     Int4,
+    /// 4 bits: floats with 2 bits of exponent and 1 of mantissa, in halves −12…12.
+    E2M1,
     /// 3 bits, −4…3.
     Int3,
     /// 2 bits, −2…1.
@@ -61,8 +95,11 @@ impl Format {
     pub const ALL: &'static [Self] = &[
         Self::Int8,
         Self::Int6,
+        Self::E2M3,
         Self::Int5,
+        Self::E2M2,
         Self::Int4,
+        Self::E2M1,
         Self::Int3,
         Self::Int2,
         Self::Odd2,
@@ -74,8 +111,11 @@ impl Format {
         match self {
             Self::Int8 => &int8::INT8,
             Self::Int6 => &int6::INT6,
+            Self::E2M3 => &e2m3::E2M3,
             Self::Int5 => &int5::INT5,
+            Self::E2M2 => &e2m2::E2M2,
             Self::Int4 => &int4::INT4,
+            Self::E2M1 => &e2m1::E2M1,
             Self::Int3 => &int3::INT3,
             Self::Int2 => &int2::INT2,
             Self::Odd2 => &odd2::ODD2,
@@ -96,39 +136,55 @@ impl Format {
 
     /// The lowest and highest code.
     pub fn range(self) -> (i32, i32) {
+        let spec = self.spec();
+        let (lo, hi) = self.levels();
+        (spec.code(lo), spec.code(hi))
+    }
+
+    /// The lowest and highest level.
+    pub fn levels(self) -> (i32, i32) {
         let Spec {
             lo, step, levels, ..
         } = *self.spec();
         (lo, lo + step * (levels - 1))
     }
 
-    /// Distance of neighbouring codes: 1, or 2 where only odd numbers are codes.
+    /// Distance of neighbouring levels, the least of neighbouring codes: 1, or 2 where only odd numbers are codes.
     pub fn step(self) -> i32 {
         self.spec().step
     }
 
+    /// For floats with two bits of exponent: codes up to this size are 1 apart, up to twice as large ones 2, above that 4.
+    /// A level `t ≥ 0` stands for the code `t + max(0, t − knee) + 2 · max(0, t − 1½ knee)`.
+    pub fn knee(self) -> Option<i32> {
+        self.spec().knee
+    }
+
     /// Every code, ascending.
     pub fn codes(self) -> impl DoubleEndedIterator<Item = i32> + Clone {
-        let Spec {
-            lo, step, levels, ..
-        } = *self.spec();
-        (0..levels).map(move |k| lo + step * k)
+        let spec = self.spec();
+        (0..spec.levels).map(|k| spec.code(spec.lo + spec.step * k))
     }
 
     /// Whether a number is a code.
     pub fn admits(self, code: i32) -> bool {
-        let (lo, hi) = self.range();
-        (lo..=hi).contains(&code) && (code - lo) % self.step() == 0
+        self.spec().level(code).is_some()
     }
 
     /// The number stored for a code: unsigned, of [`Format::bits`] bits.
+    ///
+    /// # Panics
+    /// What is no code of the format has none.
     pub fn field(self, code: i8) -> u8 {
-        ((i32::from(code) - self.spec().lo) / self.step()) as u8
+        let spec = self.spec();
+        let level = spec.level(code.into()).expect("a code of the format");
+        ((level - spec.lo) / spec.step) as u8
     }
 
     /// The code of a stored number; inverse of [`Format::field`].
     pub fn code(self, field: u8) -> i8 {
-        (self.spec().lo + self.step() * i32::from(field)) as i8
+        let spec = self.spec();
+        spec.code(spec.lo + spec.step * i32::from(field)) as i8
     }
 
     /// The format with this name.

@@ -7,4 +7,5 @@ pub(super) const ODD2: Spec = Spec {
     lo: -3,
     step: 2,
     levels: 4,
+    knee: None,
 };

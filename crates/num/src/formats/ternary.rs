@@ -7,4 +7,5 @@ pub(super) const TERNARY: Spec = Spec {
     lo: -1,
     step: 1,
     levels: 3,
+    knee: None,
 };

@@ -37,24 +37,29 @@ pub(crate) fn round(
 
 fn channel(weights: &[f64], scale: f64, format: Format, covariance: &[f64]) -> Channel {
     let k = weights.len();
-    let (lo, step) = (f64::from(format.range().0), f64::from(format.step()));
+    // in units of the least distance of codes, from the lowest code on, or from 0 where distances differ
+    let step = f64::from(format.step());
+    let lo = format.knee().map_or(f64::from(format.range().0), |_| 0.0);
+    let gap = |w: &f64| f64::from(real::step_at(w / scale, format)) / step;
+    let gaps: Vec<f64> = weights.iter().map(gap).collect();
     let steps: Vec<f64> = weights.iter().map(|w| (w / scale - lo) / step).collect();
-    let below: Vec<f64> = steps.iter().map(|u| u.floor()).collect();
+    let pairs = steps.iter().zip(&gaps);
+    let below: Vec<f64> = pairs.map(|(u, g)| (u / g).floor() * g).collect();
     let mean = (0..k).map(|i| covariance[i * k + i]).sum::<f64>() / k.max(1) as f64;
     let unit = 12.0 / mean.max(1e-30);
-    let fractions = steps.iter().zip(&below).map(|(u, b)| logit(u - b));
-    let mut sides: Vec<f64> = fractions.collect();
+    let fraction = |i: usize| logit((steps[i] - below[i]) / gaps[i]);
+    let mut sides: Vec<f64> = (0..k).map(fraction).collect();
     let mut moments = [vec![0.0; k], vec![0.0; k]];
     let mut errors = vec![0.0; k];
     for t in 0..STEPS {
         for i in 0..k {
-            errors[i] = steps[i] - below[i] - soft(sides[i]).0;
+            errors[i] = steps[i] - below[i] - gaps[i] * soft(sides[i]).0;
         }
         let done = t as f64 / STEPS as f64;
         for i in 0..k {
             let (h, slope) = soft(sides[i]);
             let pull: f64 = dot(&covariance[i * k..][..k], &errors);
-            let gradient = slope * (choice(h, done) - 2.0 * unit * pull);
+            let gradient = slope * (choice(h, done) - 2.0 * unit * gaps[i] * pull);
             for ((m, decay), x) in moments
                 .iter_mut()
                 .zip(DECAYS)
@@ -67,12 +72,16 @@ fn channel(weights: &[f64], scale: f64, format: Format, covariance: &[f64]) -> C
             sides[i] -= RATE * m / (libm::sqrt(v) + 1e-8);
         }
     }
-    let code = |(b, &v): (&f64, &f64)| {
-        let up = if soft(v).0 >= 0.5 { 1.0 } else { 0.0 };
-        real::encode(lo + step * (b + up), format) as i8
+    let code = |i: usize| {
+        let up = if soft(sides[i]).0 >= 0.5 {
+            gaps[i]
+        } else {
+            0.0
+        };
+        real::encode(lo + step * (below[i] + up), format) as i8
     };
     Channel {
-        codes: below.iter().zip(&sides).map(code).collect(),
+        codes: (0..k).map(code).collect(),
         scale,
     }
 }
