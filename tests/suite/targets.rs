@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lowbit::{Error, Options, Pin, Runner, Silent};
+use lowbit::{Error, Options, Pin, Runner, Silent, Tuning};
 
 const SAMPLES: usize = 64;
 
@@ -18,6 +18,10 @@ fn outputs(triple: &str, level: &str, pins: &[Pin]) -> Result<Outputs, Error> {
         eval: Some(0),
         pins: pins.to_vec(),
         uniform: !pins.is_empty(),
+        tuning: Tuning {
+            effort: Some(0),
+            ..Tuning::default()
+        },
         ..Options::new(models.join("digits.onnx"))
     };
     let artefact = lowbit::compile(&options, &Silent)?.artefact;
