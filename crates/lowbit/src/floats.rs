@@ -53,16 +53,14 @@ pub(crate) fn refuse(pins: &[Pin]) -> Result<(), Error> {
         let input = |name: &String| {
             let format = Format::from_name(name).filter(|f| f.knee().is_some());
             let only = |f: Format| {
-                format!(
-                    "{f}, which only weights can have: inputs are unsigned codes of 8 or 4 bits"
-                )
+                format!("{f} is for weights only: inputs are unsigned codes of 8 or 4 bits")
             };
             format.map(only).or_else(|| reason(name))
         };
         let weight = pin.weight.iter().find_map(|w| reason(w));
         if let Some(reason) = weight.or_else(|| pin.activation.as_ref().and_then(input)) {
             return Err(Error::Usage(format!(
-                "layer '{}' is pinned to {reason}",
+                "layer '{}' cannot have what it is pinned to: {reason}",
                 pin.layer
             )));
         }
