@@ -30,4 +30,4 @@ pub use dataset::Dataset;
 pub use error::{DataError, Result};
 pub use npy::{Element, read_npy, read_npy_codes, write_npy};
 pub use pb::{read_pb, read_pb_codes};
-pub use split::Split;
+pub use split::{Split, spread};

@@ -63,6 +63,14 @@ impl Split {
     }
 }
 
+/// At most `most` samples, evenly spread: neighbours are often alike, as windows of one recording or pictures of one
+/// class.
+#[must_use]
+pub fn spread(samples: &[usize], most: usize) -> Vec<usize> {
+    let n = samples.len().min(most);
+    (0..n).map(|i| samples[i * samples.len() / n]).collect()
+}
+
 fn common(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
     a.start.max(b.start)..a.end.min(b.end)
 }
@@ -100,6 +108,15 @@ mod tests {
         assert_eq!(span("calibrate", "7..", 10).unwrap(), 7..10);
         assert_eq!(span("calibrate", "..", 10).unwrap(), 0..10);
         assert_eq!(span("calibrate", "7..99", 10).unwrap(), 7..10);
+    }
+
+    #[test]
+    fn fewer_samples_are_spread_over_all() {
+        let of = [3, 4, 5, 6, 7, 8, 9];
+        assert_eq!(spread(&of, 3), [3, 5, 7]);
+        assert_eq!(spread(&of, 7), of);
+        assert_eq!(spread(&of, 9), of);
+        assert!(spread(&of, 0).is_empty() && spread(&[], 3).is_empty());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use lowbit_data::{DataError, Dataset};
+use lowbit_data::{DataError, Dataset, spread};
 use lowbit_ir::eval::{self, Plan};
 use lowbit_ir::{Graph, Op, Tensor, ValueId};
 use lowbit_num::real;
@@ -30,6 +30,8 @@ use crate::{Cache, Error, Key, Progress};
 const RANGE_SAMPLES: usize = 1024;
 /// Most samples that layers are fitted on, by effort.
 const FIT_SAMPLES: [usize; 4] = [32, 128, 128, 256];
+/// Multiply-accumulates of small networks over the samples that layers are fitted on, which may be more then.
+const FITTING: usize = 1_000_000_000;
 /// Weights of more bits are rounded to the nearest code.
 const LOW_BITS: u32 = 6;
 /// Most steps of training, by effort.
@@ -101,7 +103,8 @@ impl<'a> Quantizer<'a> {
         cache: &Cache,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
-        let indices: Vec<usize> = data.split().calibrate.clone().take(RANGE_SAMPLES).collect();
+        let split: Vec<usize> = data.split().calibrate.clone().collect();
+        let indices = spread(&split, RANGE_SAMPLES);
         let graph = (model.graph.clone(), "own");
         let own = Network::new(model, data, &indices, graph, (cache, progress))?;
         Ok(Self {
@@ -435,7 +438,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self, Error> {
         let all = q.indices.iter().copied();
         let own: Vec<usize> = all.filter(|i| !judges.contains(i)).collect();
-        let fitted: Vec<usize> = own.iter().copied().take(FIT_SAMPLES[effort]).collect();
+        let fitted = spread(&own, FIT_SAMPLES[effort].max(FITTING / q.macs().max(1)));
         let mut run = Self {
             quantizer: q,
             network,

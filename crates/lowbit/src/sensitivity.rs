@@ -6,7 +6,7 @@ mod grouped;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use lowbit_data::{DataError, Dataset};
+use lowbit_data::{DataError, Dataset, spread};
 use lowbit_ir::{Def, Tensor};
 use lowbit_num::Format;
 use lowbit_passes::calibrate::{Method, calibrate};
@@ -200,12 +200,12 @@ impl<'a> Session<'a> {
         options: &'a SensitivityOptions,
         progress: &'a dyn Progress,
     ) -> Result<Self, Error> {
-        let split = data.split().calibrate.clone();
+        let split: Vec<usize> = data.split().calibrate.clone().collect();
         let layers = layers(&model.graph);
         let most = options
             .samples
             .unwrap_or_else(|| samples(&layers, options.metric));
-        let indices: Vec<usize> = split.take(most).collect();
+        let indices = spread(&split, most);
         let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
         let key = Key::new("sensitivity")
             .with("corrected biases")
