@@ -395,8 +395,17 @@ impl Ask<'_> {
 
     /// Tells what one width for all layers loses, and gives the layers their reason.
     fn one_width(&self, uniform: &mut Plan, width: &str, [loss, least]: [f64; 2]) {
+        let other = uniform.layers.iter().filter(|l| l.weight != width);
+        let place = match other
+            .map(|l| l.name.as_str())
+            .collect::<Vec<_>>()
+            .join(", ")
+        {
+            none if none.is_empty() => "everywhere".to_owned(),
+            pinned => format!("but for {pinned}"),
+        };
         self.progress.note(&format!(
-            "on held-out samples the mixed plan loses {}, {width} everywhere {}",
+            "on held-out samples the mixed plan loses {}, {width} {place} {}",
             short(least),
             short(loss)
         ));
