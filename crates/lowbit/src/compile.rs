@@ -253,10 +253,9 @@ fn costs(
     } else {
         &[Format::Int8]
     };
-    let mut costs = Costs::new(quantizer, target, &latencies, inputs, &eight, progress)?;
-    if budget.object_size.is_some() {
-        costs.emit(&eight, target)?;
-    }
+    let code = budget.object_size.is_some();
+    let on = (target, &latencies);
+    let costs = Costs::new(quantizer, on, inputs, &eight, code, progress)?;
     Ok((latencies, Some(costs)))
 }
 

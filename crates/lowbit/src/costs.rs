@@ -64,6 +64,24 @@ impl Sketch {
             .map_or(0.0, |&b| b as f64)
     }
 
+    /// The bytes of the object, and of each layer's code in it; layers that run the same kernel share its bytes.
+    ///
+    /// # Errors
+    /// It cannot be emitted.
+    fn code(&self, target: &ResolvedTarget) -> Result<(f64, HashMap<ValueId, f64>), Error> {
+        let program = &self.lowered.program;
+        let object = lowbit_llvm::emit(program, target, &EmitOptions::default())?.object;
+        let bytes = lowbit_llvm::kernel_bytes(&object)?;
+        let mut calls = vec![0.0; program.kernels.len()];
+        program.calls.iter().for_each(|c| calls[c.kernel] += 1.0);
+        let mut layers = HashMap::new();
+        for (call, &value) in program.calls.iter().zip(&self.lowered.computes) {
+            let own = bytes[&program.kernels[call.kernel].name] as f64;
+            *layers.entry(value).or_default() += own / calls[call.kernel];
+        }
+        Ok((object.len() as f64, layers))
+    }
+
     /// Bytes of all other constants.
     fn other_bytes(&self) -> f64 {
         let layers = self.quantized.layers.iter().map(|l| self.constants(l.int));
@@ -92,6 +110,8 @@ struct Cost {
     live_bytes: f64,
     /// Bytes of its constants in the object.
     weight_bytes: f64,
+    /// Bytes of its code, where a budget asks for them.
+    code_bytes: f64,
 }
 
 /// Layer, format of its weights, format of its input.
@@ -111,16 +131,17 @@ pub(crate) struct Costs {
 }
 
 impl Costs {
-    /// Lowers the network at every weight format, with inputs of each of `activations`.
+    /// Lowers the network at every weight format, with inputs of each of `activations`, and emits it where `code` asks
+    /// for the bytes of the object.
     ///
     /// # Errors
     /// Nodes that cannot be compiled.
     pub(crate) fn new(
         quantizer: &Quantizer,
-        target: &ResolvedTarget,
-        latencies: &LatencyTable,
+        (target, latencies): (&ResolvedTarget, &LatencyTable),
         activations: &[Format],
         eight: &Sketch,
+        code: bool,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
         let resident = eight.resident();
@@ -141,6 +162,13 @@ impl Costs {
             let sketch = Sketch::new(quantizer, &formats, target)?;
             let time = sketch.time(resident, target, latencies);
             let live = sketch.live();
+            let (object, codes) = match code {
+                true => sketch.code(target).map(|(o, c)| (Some(o), c))?,
+                false => Default::default(),
+            };
+            if (weight, activation) == (Format::Int8, Format::Int8) {
+                costs.object_bytes = object;
+            }
             for layer in &sketch.quantized.layers {
                 let copy = sketch.copy_for(layer.int);
                 let copy = copy.and_then(|v| time.others.get(&v)).unwrap_or(&0.0);
@@ -148,23 +176,13 @@ impl Costs {
                     latency_us: time.layers[&layer.int] + copy,
                     live_bytes: live.get(&layer.int).copied().unwrap_or(0.0),
                     weight_bytes: sketch.constants(layer.int),
+                    code_bytes: codes.get(&layer.int).copied().unwrap_or(0.0),
                 };
                 let key = (layer.name.clone(), weight, activation);
                 costs.layers.insert(key, cost);
             }
         }
         Ok(costs)
-    }
-
-    /// Learns how large the object is at 8 bits.
-    ///
-    /// # Errors
-    /// It cannot be emitted.
-    pub(crate) fn emit(&mut self, eight: &Sketch, target: &ResolvedTarget) -> Result<(), Error> {
-        let program = &eight.lowered.program;
-        let object = lowbit_llvm::emit(program, target, &EmitOptions::default())?.object;
-        self.object_bytes = Some(object.len() as f64);
-        Ok(())
     }
 
     fn of(&self, layer: &str, weight: Format, activation: Format) -> Option<&Cost> {
@@ -194,9 +212,9 @@ impl Costs {
                 };
                 c.latency_us = Some(cost.latency_us);
                 c.weight_bytes = Some(cost.weight_bytes);
-                c.object_bytes = c.weight_bytes;
+                c.object_bytes = Some(cost.weight_bytes + cost.code_bytes);
                 if formats == Some((Format::Int8, Format::Int8)) {
-                    eight += cost.weight_bytes;
+                    eight += cost.weight_bytes + cost.code_bytes;
                 }
                 if cost.live_bytes > least {
                     c.step_bytes.insert(l.name.clone(), cost.live_bytes - least);

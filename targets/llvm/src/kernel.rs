@@ -29,9 +29,12 @@ struct Lowering<'a, 'c> {
     counters: HashMap<LoopVar, Counter<'c>>,
 }
 
+/// What the name of a kernel's function starts with.
+pub(crate) const KERNEL_PREFIX: &str = "kernel.";
+
 /// Name of a kernel's function; the dot keeps it apart from every exported name.
 pub(crate) fn symbol(kernel: &Kernel) -> String {
-    format!("kernel.{}", kernel.name)
+    format!("{KERNEL_PREFIX}{}", kernel.name)
 }
 
 /// Declares and defines the kernel's function.

@@ -14,4 +14,4 @@ mod rules;
 mod scan;
 
 pub use emit::{EmitError, Emitted, Options, emit};
-pub use scan::{FloatInstruction, Report, ScanError, disassemble, scan};
+pub use scan::{FloatInstruction, Report, ScanError, disassemble, kernel_bytes, scan};

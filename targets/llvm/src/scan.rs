@@ -6,9 +6,12 @@ use inkwell::llvm_sys::disassembler::{
 };
 use inkwell::targets::{InitializationConfig, Target};
 use object::{Architecture, Object, ObjectSection, ObjectSymbol, SectionFlags, SectionKind};
+use std::collections::HashMap;
 use std::ffi::{CStr, c_char};
 use std::sync::Once;
 use thiserror::Error;
+
+use crate::kernel::KERNEL_PREFIX;
 
 /// One instruction that computes, converts or compares floats.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +101,19 @@ pub fn scan(bytes: &[u8]) -> Result<Report, ScanError> {
         }
     }
     Ok(report)
+}
+
+/// Bytes of code of each kernel, by its name.
+///
+/// # Errors
+/// It cannot be read.
+pub fn kernel_bytes(bytes: &[u8]) -> Result<HashMap<String, u64>, ScanError> {
+    let file = object::File::parse(bytes)?;
+    let kernel = |s: object::Symbol| {
+        let name = s.name().ok()?.strip_prefix(KERNEL_PREFIX)?;
+        Some((name.to_owned(), s.size()))
+    };
+    Ok(file.symbols().filter_map(kernel).collect())
 }
 
 fn is_writable(flags: SectionFlags) -> bool {
