@@ -136,6 +136,7 @@ fn the_least_of_each_budget_can_be_had() {
         ("--ram", "ram", "arena_bytes", 1.0),
         ("--latency", "latency", "predicted_latency_us", 1000.0),
         ("--size", "size", "weight_bytes", 1.0),
+        ("--object-size", "object_size", "object_bytes", 1.0),
     ] {
         let told = infeasible(&[flag, "0.0000001"]);
         let least = told["least"].as_array().unwrap();
@@ -151,6 +152,20 @@ fn the_least_of_each_budget_can_be_had() {
         let report = compiled(&out, &[flag, &format!("{value}")]);
         let found = total(&report, total_name) / unit;
         assert!(found <= value * (1.0 + 1e-9), "{flag}: {found} of {value}");
+    }
+}
+
+#[test]
+fn no_width_undercuts_the_smallest_object_by_much() {
+    let folder = tempfile::tempdir().unwrap();
+    let least = &infeasible(&["--object-size", "1"])["least"][0];
+    let least = least["alone"].as_f64().unwrap();
+    for bits in ["8", "6", "5", "4", "3", "2"] {
+        let out = folder.path().join(bits);
+        let plain = ["--uniform", "--effort", "0", "--bits", bits];
+        let bytes = total(&compiled(&out, &plain), "object_bytes");
+        // the program counts a kernel for each layer, though layers of one format may share it
+        assert!(bytes >= 0.98 * least, "{bits} bits: {bytes} under {least}");
     }
 }
 
