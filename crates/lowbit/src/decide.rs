@@ -18,6 +18,7 @@ use crate::compile::Options;
 use crate::costs::Costs;
 use crate::drop::Measured;
 use crate::fit::Quantizer;
+use crate::fit::judged::{mean, standard_error};
 use crate::model::Model;
 use crate::plan::{plan, short};
 use crate::sensitivity::{SensitivityOptions, sensitivity_of};
@@ -53,16 +54,16 @@ struct Chosen {
 pub(crate) type Remembered<T> = RefCell<Vec<(Formats, T)>>;
 
 /// What was measured of a plan, measured now where it was not.
-pub(crate) fn remembered<T: Copy>(
+pub(crate) fn remembered<T: Clone>(
     memory: &Remembered<T>,
     formats: &Formats,
     measure: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
     if let Some((_, known)) = memory.borrow().iter().find(|m| &m.0 == formats) {
-        return Ok(*known);
+        return Ok(known.clone());
     }
     let found = measure()?;
-    memory.borrow_mut().push((formats.clone(), found));
+    memory.borrow_mut().push((formats.clone(), found.clone()));
     Ok(found)
 }
 
@@ -102,6 +103,19 @@ impl Rival {
     }
 }
 
+/// A plan with what it loses by sample, and its place among those that were tried.
+struct Compared {
+    decision: Decision,
+    lost: Vec<f64>,
+    at: usize,
+}
+
+impl Compared {
+    fn mean(&self) -> f64 {
+        mean(&self.lost)
+    }
+}
+
 /// The name of the plan of the integer program.
 pub(crate) const MIXED: &str = "mixed";
 /// The name of the plan that a search found.
@@ -118,8 +132,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) evidence: OnceCell<Evidence>,
     /// What plans were measured to lose.
     pub(crate) drops: Remembered<Measured>,
-    /// Losses of plans without training.
-    pub(crate) losses: Remembered<f64>,
+    /// Losses of plans without training, by sample.
+    pub(crate) losses: Remembered<Vec<f64>>,
     pub(crate) data: &'a lowbit_data::Dataset,
     pub(crate) progress: &'a dyn Progress,
 }
@@ -269,6 +283,11 @@ impl Ask<'_> {
     /// # Errors
     /// It cannot be quantised or run.
     pub(crate) fn loss(&self, formats: &Formats) -> Result<f64, Error> {
+        Ok(mean(&self.lost(formats)?))
+    }
+
+    /// The same by sample.
+    fn lost(&self, formats: &Formats) -> Result<Vec<f64>, Error> {
         let quiet: &dyn Progress = if self.options.search.is_some() {
             &Silent
         } else {
@@ -362,35 +381,66 @@ impl Ask<'_> {
         self.tied(table)
     }
 
-    /// The mixed plan, or a rival that loses less on samples that neither was made on.
+    /// The mixed plan or what a search made of it, or else one width for all, unless they lose less by more than a
+    /// standard error on samples that none of them is fitted on: they were chosen by what they do to calibration samples,
+    /// and flatter themselves on these.
     fn better(&self, mixed: Decision, rivals: Vec<Rival>) -> Result<Decision, Error> {
         if rivals.is_empty() {
             return Ok(mixed);
         }
-        let least = self.loss(&formats(&mixed.plan))?;
+        let lost = self.lost(&formats(&mixed.plan))?;
+        let least = mean(&lost);
         let mut all = vec![tried_plan(MIXED, least, &mixed.plan)];
         let program = mixed.plan.clone();
-        let mut best = (least, mixed, 0_usize);
-        for mut rival in rivals {
-            let loss = self.loss(&formats(&rival.plan))?;
-            all.push(tried_plan(&rival.name, loss, &rival.plan));
-            if rival.name == SEARCH {
-                polish::explain(&mut rival.plan, &program, [loss, least]);
+        let mut best = Compared {
+            decision: mixed,
+            lost,
+            at: 0,
+        };
+        let mut plain: Option<Compared> = None;
+        for rival in rivals {
+            let lost = self.lost(&formats(&rival.plan))?;
+            all.push(tried_plan(&rival.name, mean(&lost), &rival.plan));
+            let mut decision = Decision {
+                plan: rival.plan,
+                measured: Some(rival.chosen),
+                tried: Vec::new(),
+            };
+            let losses = [mean(&lost), least];
+            let searched = rival.name == SEARCH;
+            if searched {
+                polish::explain(&mut decision.plan, &program, losses);
             } else {
-                self.one_width(&mut rival.plan, &rival.name, [loss, least]);
+                self.one_width(&mut decision.plan, &rival.name, losses);
             }
-            if loss < best.0 {
-                let found = Decision {
-                    plan: rival.plan,
-                    measured: Some(rival.chosen),
-                    tried: Vec::new(),
-                };
-                best = (loss, found, all.len() - 1);
+            let new = Compared {
+                decision,
+                lost,
+                at: all.len() - 1,
+            };
+            match &plain {
+                _ if searched && new.mean() < best.mean() => best = new,
+                _ if searched => {}
+                Some(known) if known.mean() <= new.mean() => {}
+                _ => plain = Some(new),
             }
         }
-        all[best.2].returned = true;
-        best.1.tried = all;
-        Ok(best.1)
+        if let Some(plain) = plain {
+            let margin = standard_error(&best.lost, &plain.lost);
+            if best.mean() + margin >= plain.mean() {
+                if best.mean() < plain.mean() {
+                    let name = &all[plain.at].plan;
+                    let margin = short(margin);
+                    self.progress.note(&format!(
+                        "{name} is taken: what the mixed plan loses less is within its standard error, {margin}"
+                    ));
+                }
+                best = plain;
+            }
+        }
+        all[best.at].returned = true;
+        best.decision.tried = all;
+        Ok(best.decision)
     }
 
     /// Tells what one width for all layers loses, and gives the layers their reason.
@@ -411,9 +461,14 @@ impl Ask<'_> {
         ));
         for l in &mut uniform.layers {
             l.why = format!(
-                "one width for all: on held-out samples it loses {}, the mixed plan {}",
+                "one width for all: on held-out samples it loses {}, the mixed plan {}{}",
                 short(loss),
-                short(least)
+                short(least),
+                if least < loss {
+                    ", within the standard error of the difference"
+                } else {
+                    ""
+                }
             );
         }
     }

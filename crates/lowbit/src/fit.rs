@@ -1,5 +1,7 @@
 //! Quantising a model on its data: ranges, rounding and biases, and training where the effort allows it.
 
+pub(crate) mod judged;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -38,8 +40,6 @@ const LOW_BITS: u32 = 6;
 const STEPS: [usize; 4] = [0, 0, 1000, 4000];
 /// Multiply-accumulates that training may take, by effort: large networks are trained for fewer steps.
 const WORK: [usize; 4] = [0, 0, 300_000_000_000, 1_500_000_000_000];
-/// Fits that are kept of plans that were compared.
-const FITS_KEPT: usize = 4;
 /// Fewest steps that are worth a start.
 const FEWEST: usize = 32;
 /// Weights below so many bits on average get effort 2 where none is given: under every plan for 6 bits.
@@ -209,35 +209,6 @@ impl<'a> Quantizer<'a> {
             .map_err(|all| Error::Nodes(all.iter().map(ToString::to_string).collect()))
     }
 
-    /// As [`Quantizer::judged`], measured now, with the ranges that are taken first.
-    ///
-    /// # Errors
-    /// As [`Quantizer::quantize`].
-    pub(crate) fn judge(&self, formats: &Formats, progress: &dyn Progress) -> Result<f64, Error> {
-        let effort = self.effort(formats).min(1);
-        let run = Run::new(self, &self.own, formats, effort, self.judges(), progress)?;
-        let ranges = self.methods()[0];
-        let quantized = run.fit(ranges)?;
-        let loss = Judge::new(&run)?.loss(&quantized)?;
-        let mut fits = self.fits.lock().unwrap_or_else(PoisonError::into_inner);
-        fits.truncate(FITS_KEPT - 1);
-        let candidate = Candidate {
-            quantized,
-            loss,
-            ranges,
-        };
-        let samples = run.fitted;
-        fits.insert(
-            0,
-            Fitted {
-                formats: self.by_layer(formats),
-                samples,
-                candidate,
-            },
-        );
-        Ok(loss)
-    }
-
     /// The formats of all layers in the order of the graph.
     fn by_layer(&self, formats: &Formats) -> Vec<LayerFormats> {
         let graph = &self.model.graph;
@@ -289,12 +260,14 @@ impl<'a> Quantizer<'a> {
 
     /// Whether the way to choose ranges is chosen: where a fit is cheap enough to be done once for each.
     fn chooses(&self, formats: &Formats, effort: usize) -> bool {
+        self.tuning.ranges.is_none() && self.cheap(formats, effort)
+    }
+
+    /// Whether a fit may be done several times.
+    fn cheap(&self, formats: &Formats, effort: usize) -> bool {
         let samples = self.indices.len().min(FIT_SAMPLES[effort]);
-        let work = self
-            .macs()
-            .saturating_mul(samples)
-            .saturating_add(self.solving(formats));
-        self.tuning.ranges.is_none() && work < CHEAP[effort]
+        let work = self.macs().saturating_mul(samples);
+        work.saturating_add(self.solving(formats)) < CHEAP[effort]
     }
 
     /// The ways to choose ranges that may be taken, the first of them without a comparison.
@@ -341,22 +314,18 @@ impl<'a> Quantizer<'a> {
 
     /// Samples to judge on, spread over the calibration split.
     pub(crate) fn judges(&self) -> Vec<usize> {
+        self.folds().swap_remove(0)
+    }
+
+    /// Disjoint sets of samples to judge on, each spread over the calibration split; the first is the one that all but
+    /// plans are judged on.
+    fn folds(&self) -> Vec<Vec<usize>> {
         let most = (JUDGING / self.macs().max(1)).clamp(ENOUGH, JUDGES[1]);
         let tune = self.data.split().tune.clone();
         if let Some(range) = tune.filter(|r| !r.is_empty()) {
-            return range.take(most).collect();
+            return vec![range.take(most).collect()];
         }
-        let n = (self.indices.len() / HELD_OUT)
-            .clamp(JUDGES[0], most)
-            .min(self.indices.len() / 2);
-        let step = self.indices.len() / n.max(1);
-        self.indices
-            .iter()
-            .skip(step / 2)
-            .step_by(step.max(1))
-            .copied()
-            .take(n)
-            .collect()
+        folds(&self.indices, most)
     }
 
     fn samples(&self, indices: &[usize]) -> Result<Vec<Vec<Tensor>>, Error> {
@@ -375,6 +344,17 @@ impl<'a> Quantizer<'a> {
             Loss::Square
         }
     }
+}
+
+fn folds(all: &[usize], most: usize) -> Vec<Vec<usize>> {
+    let n = (all.len() / HELD_OUT)
+        .clamp(JUDGES[0], most)
+        .min(all.len() / 2);
+    let step = (all.len() / n.max(1)).max(1);
+    let from = |first: usize| all.iter().skip(first).step_by(step).copied().take(n);
+    (0..step)
+        .map(|k| from((step / 2 + k) % step).collect())
+        .collect()
 }
 
 pub(crate) fn unseen(e: CalibrateError<DataError>) -> Error {
@@ -757,6 +737,11 @@ impl Judge {
 
     /// Mean loss of the integer network.
     fn loss(&self, quantized: &Quantized) -> Result<f64, Error> {
+        Ok(judged::mean(&self.losses(quantized)?))
+    }
+
+    /// What the integer network loses on each sample.
+    fn losses(&self, quantized: &Quantized) -> Result<Vec<f64>, Error> {
         let graph = &quantized.graph;
         let end = quantized.values.get(&self.end).copied();
         let end = end.unwrap_or(graph.outputs()[0].value);
@@ -781,8 +766,6 @@ impl Judge {
             Ok(found)
         };
         let pairs = self.samples.par_iter().zip(&self.targets).enumerate();
-        let losses: Result<Vec<f64>, Error> = pairs.map(one).collect();
-        let losses = losses?;
-        Ok(losses.iter().sum::<f64>() / losses.len().max(1) as f64)
+        pairs.map(one).collect()
     }
 }

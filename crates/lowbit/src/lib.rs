@@ -19,7 +19,6 @@ mod fit;
 mod floats;
 mod header;
 mod inspect;
-mod judged;
 mod model;
 mod network;
 mod object;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::artefact::object_name;
 use crate::decide::{best, default_pins, formats, narrowed, reasoned};
 use crate::fit::Quantizer;
+use crate::fit::judged::mean;
 use crate::model::{Model, Shapes};
 use crate::sensitivity::{SensitivityOptions, sensitivity_of};
 use crate::tie::Tying;
@@ -124,7 +125,7 @@ pub fn pareto(
         let count = points.len();
         for (i, (point, plan)) in points.iter_mut().zip(&plans).enumerate() {
             progress.step("measure plans", i, count);
-            point.measured_loss = Some(quantizer.judged(&formats(plan), progress)?);
+            point.measured_loss = Some(mean(&quantizer.judged(&formats(plan), progress)?));
         }
     }
     Ok(Frontier {
