@@ -381,9 +381,8 @@ impl Ask<'_> {
         self.tied(table)
     }
 
-    /// The mixed plan or what a search made of it, or else one width for all, unless they lose less by more than a
-    /// standard error on samples that none of them is fitted on: they were chosen by what they do to calibration samples,
-    /// and flatter themselves on these.
+    /// The mixed plan or what a search made of it where they lose less than one width for all on samples that none of them
+    /// is fitted on; less by more than a standard error where plans are judged on the samples that they were chosen by.
     fn better(&self, mixed: Decision, rivals: Vec<Rival>) -> Result<Decision, Error> {
         if rivals.is_empty() {
             return Ok(mixed);
@@ -426,7 +425,10 @@ impl Ask<'_> {
             }
         }
         if let Some(plain) = plain {
-            let margin = standard_error(&best.lost, &plain.lost);
+            let margin = match self.quantizer.judges_chose() {
+                true => standard_error(&best.lost, &plain.lost),
+                false => 0.0,
+            };
             if best.mean() + margin >= plain.mean() {
                 if best.mean() < plain.mean() {
                     let name = &all[plain.at].plan;

@@ -8,6 +8,7 @@ use lowbit_passes::quantize::Formats;
 
 use super::{Candidate, ENOUGH, Fitted, Judge, Quantizer, Run};
 use crate::network::key;
+use crate::sensitivity::MOST_SAMPLES;
 use crate::{Error, Key, Progress};
 
 /// Fits that are kept of plans that were compared.
@@ -53,6 +54,13 @@ impl Quantizer<'_> {
             ));
         }
         Ok(words.0.iter().copied().map(f64::from_le_bytes).collect())
+    }
+
+    /// Whether plans are judged on the samples that they are chosen by, and flatter themselves: calibration samples are so
+    /// few that sensitivities are measured on all of them.
+    pub(crate) fn judges_chose(&self) -> bool {
+        let tune = self.data.split().tune.as_ref();
+        tune.is_none_or(|r| r.is_empty()) && self.indices.len() <= MOST_SAMPLES
     }
 
     /// The same measured now, with the ranges that are taken first. Where calibration samples are few, each of them judges
