@@ -1,4 +1,4 @@
-//! A page of tables: rows that were not measured again stay as they are.
+//! A page of tables: rows that were not measured again stay as they are, and so does what people write below them.
 
 use std::path::{Path, PathBuf};
 
@@ -16,11 +16,16 @@ pub(crate) struct Section {
     pub(crate) keys: usize,
 }
 
+/// What starts the part of a page that people write.
+const NOTES: &str = "\n## Notes\n";
+
 /// A page of `docs/`, which is written after each row.
 pub(crate) struct Page {
     path: PathBuf,
     sections: Vec<Section>,
     rows: Vec<Vec<Vec<String>>>,
+    /// What people wrote below the tables.
+    notes: String,
 }
 
 impl Page {
@@ -29,10 +34,12 @@ impl Page {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let mut rest: Vec<&str> = text.lines().collect();
         let rows = sections.iter().map(|s| take(&mut rest, &s.head)).collect();
+        let notes = text.find(NOTES).map_or("", |at| &text[at..]);
         Self {
             path: path.into(),
             sections,
             rows,
+            notes: notes.into(),
         }
     }
 
@@ -74,7 +81,8 @@ impl Page {
             let all: Vec<_> = std::iter::once(&s.head).chain(rows).cloned().collect();
             s.above.to_owned() + &markdown(&all)
         };
-        self.sections.iter().zip(&self.rows).map(section).collect()
+        let tables: String = self.sections.iter().zip(&self.rows).map(section).collect();
+        tables + &self.notes
     }
 }
 
@@ -127,6 +135,8 @@ mod tests {
         page.put(0, row("b 4 .1")).unwrap();
         page.put(1, row("b 6 .2")).unwrap();
         page.put(1, row("b 4 .3")).unwrap();
+        let notes = "\n## Notes\n\n- of | bars\n";
+        std::fs::write(&path, page.text() + notes).unwrap();
         let mut page = Page::read(&path, sections());
         page.put(0, row("a 4 .4")).unwrap();
         page.put(0, row("b 5 .5")).unwrap();
@@ -139,7 +149,7 @@ mod tests {
             text,
             format!(
                 "# First\n\n{table}| a | 4 | .4 |\n| b | 5 | .5 |\n\
-                 \n## Second\n\n{table}| b | 6 | .7 |\n| b | 4 | .3 |\n| c | 4 | .6 |\n"
+                 \n## Second\n\n{table}| b | 6 | .7 |\n| b | 4 | .3 |\n| c | 4 | .6 |\n{notes}"
             )
         );
     }
