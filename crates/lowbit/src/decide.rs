@@ -26,6 +26,9 @@ use crate::{Error, Progress, Silent, floats, polish};
 
 /// A layer of at most this share of the weights is kept at 8 bits where it comes first or last.
 const PINNED_SHARE: f64 = 0.05;
+/// Of two plans of one width, with and without those layers at 8 bits, one that is predicted to lose so many times as much
+/// is not fitted to be measured.
+const FAR: f64 = 3.0;
 const EIGHT: &str = "int8";
 const FOUR: &str = "int4";
 const WHY: &str =
@@ -338,10 +341,12 @@ impl Ask<'_> {
             table: self.tied(self.table_of(limits, defaults)?)?,
             ..from.clone()
         };
-        let uniform = [&pinned, own].into_iter().filter_map(|pins| {
-            let (found, width) = widest(&all.table, layers, limits, pins)?;
-            Some(Rival::new(found, &width, all.clone()))
-        });
+        let widths = [&pinned, own].map(|pins| widest(&all.table, layers, limits, pins));
+        let widths = || widths.iter().flatten();
+        let least = widths().map(|w| w.0.objective);
+        let far = FAR * least.fold(f64::INFINITY, f64::min);
+        let near = widths().filter(|w| w.0.objective <= far);
+        let uniform = near.map(|(found, width)| Rival::new(found.clone(), width, all.clone()));
         let same = |r: &Rival| formats(&r.plan) == formats(&mixed.plan);
         let mut rivals: Vec<Rival> = uniform.filter(|r| !same(r)).collect();
         if let Some(plans) = self.options.search {

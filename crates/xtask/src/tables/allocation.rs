@@ -19,7 +19,7 @@ const HEAD: &str = "# Does allocation pay?
 
 Each row is a budget: `lowbit compile MODEL --data DESC BUDGET --effort 1`. Beside the mixed plan stands the widest single
 width for every layer that keeps the same budget, fitted in the same way; of two such plans, one with and one without 8 bits
-in a small first and last layer, the better one. *Loss* is what the quantised network loses on calibration samples that
+in a small first and last layer, the better one (where neither is predicted to lose three times as much). *Loss* is what the quantised network loses on calibration samples that
 neither was fitted on: divergence from the float model in nats, or the noise-to-signal ratio of the output where it gives no
 classes. The compiler measures both and takes the better one, so that the loss of what it returns is never above uniform's. Up
 to 256 calibration samples all choose the mixed plan, which must lose less by more than the standard error of the difference.
