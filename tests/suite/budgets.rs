@@ -345,3 +345,21 @@ fn the_command_in_the_report_gives_the_same_object() {
         assert_eq!(hash(&made), hash(&report(&again)), "{command}");
     }
 }
+
+#[test]
+fn one_calibration_sample_leaves_nothing_to_compare_plans_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(data()).unwrap();
+    let text = text.replace("0..400", "0..1");
+    let one = folder.path().join("one.toml");
+    std::fs::write(&one, text).unwrap();
+    let samples = data().with_file_name("digits.npz");
+    std::fs::copy(samples, folder.path().join("digits.npz")).unwrap();
+    let out = folder.path().join("out");
+    let [model, one, out] = [&model(), &one, &out].map(|p| p.display().to_string());
+    let flags = ["--bits", "4.5", "--effort", "0", "--eval", "none"];
+    let args = [&["compile", &model, "--data", &one, "-o", &out], &flags[..]].concat();
+    let said = works(args).stderr;
+    assert!(said.contains("plans are not compared"), "{said}");
+    assert_eq!(report(out.as_ref())["tried"].as_array().unwrap().len(), 0);
+}

@@ -393,6 +393,11 @@ impl Ask<'_> {
             return Ok(mixed);
         }
         let lost = self.lost(&formats(&mixed.plan))?;
+        if lost.is_empty() {
+            self.progress
+                .note("plans are not compared: one calibration sample leaves none to judge on");
+            return Ok(mixed);
+        }
         let least = mean(&lost);
         let mut all = vec![tried_plan(MIXED, least, &mixed.plan)];
         let program = mixed.plan.clone();
@@ -434,7 +439,7 @@ impl Ask<'_> {
                 true => standard_error(&best.lost, &plain.lost),
                 false => 0.0,
             };
-            if best.mean() + margin >= plain.mean() {
+            if best.mean() + margin > plain.mean() {
                 if best.mean() < plain.mean() {
                     let name = &all[plain.at].plan;
                     let margin = short(margin);

@@ -48,7 +48,7 @@ impl Quantizer<'_> {
             Ok(losses.iter().flat_map(|l| l.to_le_bytes()).collect())
         })?;
         let words = bytes.as_chunks();
-        if words.0.is_empty() || !words.1.is_empty() {
+        if !words.1.is_empty() {
             return Err(Error::Other(
                 "an entry of the cache does not fit; --no-cache makes it anew".into(),
             ));
