@@ -1,6 +1,6 @@
 use lowbit_ir::DType;
 use lowbit_ir::ops::IntNormalize;
-use lowbit_kernel::{Addr, Builder, Role, Scalar, Type, Val};
+use lowbit_kernel::{Addr, BufId, Builder, Role, Scalar, Type, Val};
 
 use super::elementwise::{scalar_of, store_codes, widen};
 use super::rows::{Rows, chunks};
@@ -30,28 +30,75 @@ pub(crate) fn lower(
     let mb = b.buffer("m", Role::Const, m.len());
     let sb = b.buffer("b", Role::Const, shift.len());
     let y = b.buffer("y", Role::Out, result.bytes);
-    let lanes = (machine.lanes / 2).max(1);
-    Rows::new(&[storage, result]).emit(&mut b, |b, row| {
-        let sums = sums(b, row.addr(0, x), n, storage.dtype, lanes);
-        let (q, shift) = reciprocal_root(b, op, sums, n);
-        let s1 = b.trunc(Scalar::I32, sums[0]);
-        for chunk in chunks(n, lanes) {
+    let normalize = Normalize {
+        op,
+        n,
+        dtype: storage.dtype,
+        constants: [mb, sb],
+        lanes: (machine.lanes / 2).max(1),
+    };
+    Rows::new(&[storage, result]).emit_groups(&mut b, GROUP, &mut |b, rows| {
+        let at = rows.iter().map(|row| [row.addr(0, x), row.addr(1, y)]);
+        normalize.rows(b, &at.collect::<Vec<_>>());
+    });
+    vec![Step {
+        kernel: b.finish(),
+        args: vec![
+            Arg::Operand(0),
+            Arg::Const(m),
+            Arg::Const(shift),
+            Arg::Result,
+        ],
+    }]
+}
+
+/// Rows at a time: roots and quotients of one are found while those of others are waited for.
+const GROUP: usize = 4;
+
+struct Normalize<'a> {
+    op: &'a IntNormalize,
+    /// Elements of a row.
+    n: usize,
+    dtype: DType,
+    /// Scale and shift.
+    constants: [BufId; 2],
+    /// Elements at a time.
+    lanes: u16,
+}
+
+impl Normalize<'_> {
+    fn rows(&self, b: &mut Builder, rows: &[[Addr; 2]]) {
+        let sums: Vec<[Val; 2]> = rows
+            .iter()
+            .map(|row| sums(b, row[0].clone(), self.n, self.dtype, self.lanes))
+            .collect();
+        let roots: Vec<(Val, Val)> = sums
+            .iter()
+            .map(|&sums| reciprocal_root(b, self.op, sums, self.n))
+            .collect();
+        for ((row, sums), by) in rows.iter().zip(sums).zip(roots) {
+            let s1 = b.trunc(Scalar::I32, sums[0]);
+            self.codes(b, row, s1, by.into());
+        }
+    }
+
+    /// Every factor fits 32 bits: |n · x − Σ x| < 2^24, q ≤ 2^17, |z| ≤ 2^12 √n.
+    fn codes(&self, b: &mut Builder, [x, y]: &[Addr; 2], s1: Val, [q, shift]: [Val; 2]) {
+        let (op, [mb, sb]) = (self.op, self.constants);
+        for chunk in chunks(self.n, self.lanes) {
             let wide = Type::I64.x(chunk.lanes);
             let [q, shift] = [q, shift].map(|v| b.splat(wide, v));
-            // every factor fits 32 bits: |n · x − Σ x| < 2^24, q ≤ 2^17, |z| ≤ 2^12 √n
             let narrow = Type::I32.x(chunk.lanes);
             let s1 = b.splat(narrow, s1);
-            let extent = b.constant(narrow, n as i64);
+            let extent = b.constant(narrow, self.n as i64);
             let c = b.constant(wide, op.c.into());
             b.for_(chunk.trips, &[], |b, i, _| {
-                let codes = b.load(
-                    Type {
-                        scalar: scalar_of(storage.dtype),
-                        lanes: chunk.lanes,
-                    },
-                    chunk.addr(&row.addr(0, x), storage.dtype.bytes(), i),
-                );
-                let codes = widen(b, codes, storage.dtype);
+                let ty = Type {
+                    scalar: scalar_of(self.dtype),
+                    lanes: chunk.lanes,
+                };
+                let codes = b.load(ty, chunk.addr(x, self.dtype.bytes(), i));
+                let codes = widen(b, codes, self.dtype);
                 let scaled = b.mul(codes, extent);
                 let d = b.sub(scaled, s1);
                 let d = b.sext(Scalar::I64, d);
@@ -69,25 +116,11 @@ pub(crate) fn lower(
                 let v = b.smax(v, lo);
                 let v = b.smin(v, hi);
                 let v = b.trunc(Scalar::I32, v);
-                store_codes(
-                    b,
-                    v,
-                    op.out,
-                    chunk.addr(&row.addr(1, y), op.out.dtype.bytes(), i),
-                );
+                store_codes(b, v, op.out, chunk.addr(y, op.out.dtype.bytes(), i));
                 Vec::new()
             });
         }
-    });
-    vec![Step {
-        kernel: b.finish(),
-        args: vec![
-            Arg::Operand(0),
-            Arg::Const(m),
-            Arg::Const(shift),
-            Arg::Result,
-        ],
-    }]
+    }
 }
 
 fn widen_64(b: &mut Builder, v: Val, dtype: DType) -> Val {

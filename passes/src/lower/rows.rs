@@ -14,7 +14,10 @@ pub(crate) struct Rows {
 /// One row.
 pub(crate) struct Row<'a> {
     rows: &'a Rows,
-    vars: Vec<LoopVar>,
+    /// Counters of the loops over the axes, and how far a trip goes along each.
+    vars: Vec<(LoopVar, usize)>,
+    /// Where it is along the last axis when its counter is 0.
+    first: usize,
 }
 
 impl Rows {
@@ -43,40 +46,82 @@ impl Rows {
     }
 
     pub(crate) fn emit(&self, b: &mut Builder, mut body: impl FnMut(&mut Builder, &Row<'_>)) {
-        self.nest(b, Vec::new(), &mut body);
+        self.emit_groups(b, 1, &mut |b, rows| body(b, &rows[0]));
+    }
+
+    /// Hands up to `most` neighbouring rows at a time to the body.
+    pub(crate) fn emit_groups(
+        &self,
+        b: &mut Builder,
+        most: usize,
+        body: &mut dyn FnMut(&mut Builder, &[Row<'_>]),
+    ) {
+        self.nest(b, Vec::new(), most, body);
     }
 
     fn nest(
         &self,
         b: &mut Builder,
-        vars: Vec<LoopVar>,
-        body: &mut dyn FnMut(&mut Builder, &Row<'_>),
+        vars: Vec<(LoopVar, usize)>,
+        most: usize,
+        body: &mut dyn FnMut(&mut Builder, &[Row<'_>]),
     ) {
-        let Some(&extent) = self.extents.get(vars.len()) else {
-            return body(b, &Row { rows: self, vars });
+        let row = |first, vars| Row {
+            rows: self,
+            vars,
+            first,
         };
-        b.for_(extent as u32, &[], |b, i, _| {
-            self.nest(b, [vars.clone(), vec![i]].concat(), body);
-            Vec::new()
-        });
+        let Some(&extent) = self.extents.get(vars.len()) else {
+            return body(b, &[row(0, vars)]);
+        };
+        if vars.len() + 1 < self.extents.len() {
+            b.for_(extent as u32, &[], |b, i, _| {
+                self.nest(b, [vars.clone(), vec![(i, 1)]].concat(), most, body);
+                Vec::new()
+            });
+            return;
+        }
+        let mut first = 0;
+        for chunk in groups(extent, most) {
+            let (count, trips) = chunk;
+            b.for_(trips as u32, &[], |b, i, _| {
+                let vars = [vars.clone(), vec![(i, count)]].concat();
+                let rows: Vec<Row<'_>> = (first..first + count)
+                    .map(|first| row(first, vars.clone()))
+                    .collect();
+                body(b, &rows);
+                Vec::new()
+            });
+            first += count * trips;
+        }
     }
+}
+
+/// Sizes of groups of rows, and how many of them follow one another: as equal as they can be.
+fn groups(rows: usize, most: usize) -> Vec<(usize, usize)> {
+    let count = rows.div_ceil(most);
+    let (size, larger) = (rows / count, rows % count);
+    let both = [(size + 1, larger), (size, count - larger)];
+    both.into_iter().filter(|g| g.1 > 0).collect()
 }
 
 impl Row<'_> {
     /// Where tensor `k`'s row starts.
     pub(crate) fn addr(&self, k: usize, buffer: BufId) -> Addr {
-        let start = buffer.at(self.rows.offsets[k] as i64);
-        self.vars
-            .iter()
-            .zip(&self.rows.strides[k])
-            .fold(start, |addr, (&var, &stride)| addr.step(var, stride as i64))
+        let strides = &self.rows.strides[k];
+        let before = strides.last().map_or(0, |stride| self.first * stride);
+        let start = buffer.at((self.rows.offsets[k] + before) as i64);
+        let axes = self.vars.iter().zip(strides);
+        axes.fold(start, |addr, (&(var, trip), &stride)| {
+            addr.step(var, (trip * stride) as i64)
+        })
     }
 }
 
 /// Elements of a row that are handled by one loop.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Chunk {
-    start: usize,
+    pub(crate) start: usize,
     /// Elements a trip.
     pub(crate) lanes: u16,
     /// Trips, at least 1.
@@ -84,6 +129,11 @@ pub(crate) struct Chunk {
 }
 
 impl Chunk {
+    /// The element behind the last trip's.
+    pub(crate) fn end(&self) -> usize {
+        self.start + usize::from(self.lanes) * self.trips as usize
+    }
+
     /// The address of a trip's elements.
     pub(crate) fn addr(&self, base: &Addr, bytes: usize, i: LoopVar) -> Addr {
         self.first(base, bytes)

@@ -18,8 +18,6 @@ pub(crate) fn lower(
     let mut b = Builder::new("softmax");
     let x = b.buffer("x", Role::In, storage.bytes);
     let t = b.buffer("tables", Role::Const, tables.len());
-    let e = b.buffer("exponentials", Role::Scratch, n * EXPONENTIAL);
-    let y = b.buffer("y", Role::Out, result.bytes);
     let softmax = Softmax {
         op,
         n,
@@ -27,7 +25,22 @@ pub(crate) fn lower(
         tables: t,
         machine,
     };
-    Rows::new(&[storage, result]).emit(&mut b, |b, rows| {
+    let rows = Rows::new(&[storage, result]);
+    if softmax.fits_registers() {
+        let y = b.buffer("y", Role::Out, result.bytes);
+        rows.emit_groups(&mut b, GROUP, &mut |b, rows| {
+            let at = rows.iter().map(|row| [row.addr(0, x), row.addr(1, y)]);
+            softmax.held(b, &at.collect::<Vec<_>>());
+        });
+        let args = vec![Arg::Operand(0), Arg::Const(tables), Arg::Result];
+        return vec![Step {
+            kernel: b.finish(),
+            args,
+        }];
+    }
+    let e = b.buffer("exponentials", Role::Scratch, n * EXPONENTIAL);
+    let y = b.buffer("y", Role::Out, result.bytes);
+    rows.emit(&mut b, |b, rows| {
         let max = softmax.maximum(b, rows.addr(0, x));
         let sum = softmax.exponentials(b, max, [rows.addr(0, x), e.at(0)]);
         let (reciprocal, shift) = reciprocal(b, sum, op.bits);
@@ -62,6 +75,21 @@ fn tables(op: &IntSoftmax, operands: &[Operand<'_>], dtype: DType) -> Vec<u8> {
     byte(0).chain(byte(1)).collect()
 }
 
+/// Rows at a time where their exponentials stay in registers.
+const GROUP: usize = 5;
+
+/// Exponentials in registers: their sum, and what they are from each element on.
+struct Held {
+    sum: Val,
+    parts: Vec<(i64, Exponentials)>,
+}
+
+enum Exponentials {
+    /// Low and high bytes of a vector.
+    Bytes([Val; 2]),
+    One(Val),
+}
+
 struct Softmax<'a> {
     op: &'a IntSoftmax,
     /// Elements of a row.
@@ -72,6 +100,56 @@ struct Softmax<'a> {
 }
 
 impl Softmax<'_> {
+    fn looks_up(&self) -> bool {
+        self.dtype == DType::U8 && self.machine.fast_tables
+    }
+
+    /// Whether the exponentials of a row can stay in registers.
+    fn fits_registers(&self) -> bool {
+        self.looks_up() && self.op.bits == 8 && self.n <= 2 * self.machine.vector_bytes()
+    }
+
+    /// Rows whose exponentials stay in registers, one step of all of them after another: what a step waits for is there
+    /// by the time that the next rows are through it.
+    fn held(&self, b: &mut Builder, rows: &[[Addr; 2]]) {
+        let max: Vec<Val> = rows.iter().map(|r| self.maximum(b, r[0].clone())).collect();
+        let pairs = rows.iter().zip(max);
+        let values: Vec<Held> = pairs.map(|(r, max)| self.hold(b, max, &r[0])).collect();
+        let reciprocals = values
+            .iter()
+            .map(|held| reciprocal(b, held.sum, self.op.bits));
+        let reciprocals: Vec<(Val, Val)> = reciprocals.collect();
+        for ((row, held), by) in rows.iter().zip(values).zip(reciprocals) {
+            for (at, exponentials) in held.parts {
+                let codes = codes(b, exponentials, by.into());
+                b.store(codes, row[1].clone().plus(at));
+            }
+        }
+    }
+
+    fn hold(&self, b: &mut Builder, max: Val, x: &Addr) -> Held {
+        let mut sum = b.constant(Type::I32, 0);
+        let mut parts = Vec::new();
+        for chunk in chunks(self.n, self.machine.vector_bytes() as u16) {
+            let lanes = if chunk.lanes >= 16 { chunk.lanes } else { 1 };
+            for at in (chunk.start..chunk.end()).step_by(lanes.into()) {
+                let x = x.clone().plus(at as i64);
+                let part = if lanes == 1 {
+                    let value = self.exponential(b, max, x);
+                    sum = b.add(sum, value);
+                    Exponentials::One(value)
+                } else {
+                    let bytes = self.bytes(b, lanes, max, x);
+                    let own = sum_of(b, bytes);
+                    sum = b.add(sum, own);
+                    Exponentials::Bytes(bytes)
+                };
+                parts.push((at as i64, part));
+            }
+        }
+        Held { sum, parts }
+    }
+
     fn ty(&self, lanes: u16) -> Type {
         Type {
             scalar: scalar_of(self.dtype),
@@ -115,7 +193,7 @@ impl Softmax<'_> {
     /// Writes the exponential of every element and returns their sum.
     fn exponentials(&self, b: &mut Builder, max: Val, [x, e]: [Addr; 2]) -> Val {
         let mut total = b.constant(Type::I32, 0);
-        let vectors = self.dtype == DType::U8 && self.machine.fast_tables;
+        let vectors = self.looks_up();
         let most = if vectors {
             self.machine.vector_bytes()
         } else {
@@ -163,18 +241,23 @@ impl Softmax<'_> {
         [x, e]: [Addr; 2],
         sums: &[Val],
     ) -> Vec<Val> {
+        let parts = self.bytes(b, lanes, max, x);
+        let order: Vec<u16> = (0..lanes).flat_map(|k| [k, lanes + k]).collect();
+        let values = b.shuffle(parts[0], parts[1], &order);
+        b.store(values, e);
+        let ones = b.constant(Type::I8.x(lanes), 1);
+        let sum = |(&sum, part): (&Val, Val)| b.dot4(sum, part, ones);
+        sums.iter().zip(parts).map(sum).collect()
+    }
+
+    /// Low and high bytes of the exponentials of a vector of bytes.
+    fn bytes(&self, b: &mut Builder, lanes: u16, max: Val, x: Addr) -> [Val; 2] {
         let ty = Type::I8.x(lanes);
         let codes = b.load(ty, x);
         let max = b.trunc(Scalar::I8, max);
         let max = b.splat(ty, max);
         let d = b.sub(max, codes);
-        let parts = [0, 256].map(|at| b.lut256(d, self.tables.at(at)));
-        let order: Vec<u16> = (0..lanes).flat_map(|k| [k, lanes + k]).collect();
-        let values = b.shuffle(parts[0], parts[1], &order);
-        b.store(values, e);
-        let ones = b.constant(ty, 1);
-        let sum = |(&sum, part): (&Val, Val)| b.dot4(sum, part, ones);
-        sums.iter().zip(parts).map(sum).collect()
+        [0, 256].map(|at| b.lut256(d, self.tables.at(at)))
     }
 
     /// The exponential of one element, as an `i32`.
@@ -194,21 +277,15 @@ impl Softmax<'_> {
         b.or(low, high)
     }
 
-    fn probabilities(&self, b: &mut Builder, [reciprocal, shift]: [Val; 2], [e, y]: [Addr; 2]) {
+    fn probabilities(&self, b: &mut Builder, by: [Val; 2], [e, y]: [Addr; 2]) {
         let bits = self.op.bits;
         for chunk in chunks(self.n, self.machine.lanes) {
-            let ty = Type::I32.x(chunk.lanes);
-            let [reciprocal, shift] = [reciprocal, shift].map(|v| b.splat(ty, v));
-            let one = b.constant(ty, 1);
-            let top = b.constant(ty, (1 << bits) - 1);
+            let top = b.constant(Type::I32.x(chunk.lanes), (1 << bits) - 1);
             let scalar = if bits == 8 { Scalar::I8 } else { Scalar::I16 };
             b.for_(chunk.trips, &[], |b, i, _| {
                 let v = b.load(Type::I16.x(chunk.lanes), chunk.addr(&e, EXPONENTIAL, i));
                 let v = b.zext(Scalar::I32, v);
-                let v = b.mul(v, reciprocal);
-                let v = b.lshr(v, shift);
-                let v = b.add(v, one);
-                let v = b.lshr(v, one);
+                let v = divided(b, v, by);
                 let v = b.umin(v, top);
                 let v = b.trunc(scalar, v);
                 b.store(v, chunk.addr(&y, usize::from(bits / 8), i));
@@ -216,6 +293,67 @@ impl Softmax<'_> {
             });
         }
     }
+}
+
+/// Exponentials times the reciprocal of their sum, rounded; they may reach 2^bits.
+fn divided(b: &mut Builder, v: Val, [reciprocal, shift]: [Val; 2]) -> Val {
+    let ty = b.ty(v);
+    let [reciprocal, shift] = [reciprocal, shift].map(|v| b.splat(ty, v));
+    let one = b.constant(ty, 1);
+    let v = b.mul(v, reciprocal);
+    let v = b.lshr(v, shift);
+    let v = b.add(v, one);
+    b.lshr(v, one)
+}
+
+/// Exponentials over their sum, as bytes.
+fn codes(b: &mut Builder, exponentials: Exponentials, by: [Val; 2]) -> Val {
+    match exponentials {
+        Exponentials::Bytes(bytes) => {
+            let parts = widened(b, bytes).map(|v| divided(b, v, by));
+            b.pack4_u8(parts)
+        }
+        Exponentials::One(value) => {
+            let value = divided(b, value, by);
+            let top = b.constant(Type::I32, 255);
+            let value = b.umin(value, top);
+            b.trunc(Scalar::I8, value)
+        }
+    }
+}
+
+/// The sum of numbers whose low and high bytes these are.
+fn sum_of(b: &mut Builder, bytes: [Val; 2]) -> Val {
+    let lanes = b.ty(bytes[0]).lanes;
+    let zero = b.constant(Type::I32.x(lanes / 4), 0);
+    let ones = b.constant(Type::I8.x(lanes), 1);
+    let eight = b.constant(Type::I32.x(lanes / 4), 8);
+    let [low, high] = bytes.map(|part| b.dot4(zero, part, ones));
+    let high = b.shl(high, eight);
+    let sums = b.add(low, high);
+    b.reduce_add(sums)
+}
+
+/// Low and high bytes as numbers of 32 bits, in the order that [`Builder::pack4_u8`] takes back to that of the bytes.
+fn widened(b: &mut Builder, [low, high]: [Val; 2]) -> [Val; 4] {
+    let lanes = b.ty(low).lanes;
+    let zero = b.constant(Type::I16.x(lanes / 2), 0);
+    let words = interleaved(b, low, high).map(|v| b.bitcast(Type::I16.x(lanes / 2), v));
+    let [first, second] = words.map(|v| interleaved(b, v, zero));
+    let dwords = [first[0], first[1], second[0], second[1]];
+    dwords.map(|v| b.bitcast(Type::I32.x(lanes / 4), v))
+}
+
+/// The first halves of all 128-bit lanes, `p` and `q` in turn, and the second ones.
+fn interleaved(b: &mut Builder, p: Val, q: Val) -> [Val; 2] {
+    let ty = b.ty(p);
+    let own = 16 / ty.scalar.bytes() as u16;
+    [0, own / 2].map(|half| {
+        let groups = (0..ty.lanes).step_by(own.into());
+        let pairs = groups.flat_map(|g| g + half..g + half + own / 2);
+        let order: Vec<u16> = pairs.flat_map(|k| [k, ty.lanes + k]).collect();
+        b.shuffle(p, q, &order)
+    })
 }
 
 fn wide_exponential(b: &mut Builder, op: &IntSoftmax, d: Val, tables: BufId) -> Val {
