@@ -81,8 +81,8 @@ pub(crate) struct Args {
     #[arg(long, default_value = "auto")]
     ranges: String,
     /// 0: nearest codes, in seconds. 1: weights of at most 6 bits with error feedback. 2: also ranges by measured loss
-    /// and short training, kept where it lowers the loss on samples held out. 3: long training. The default is 2 where
-    /// weights average fewer than 5.5 bits or layers read 4, else 1.
+    /// and short training, of the whole network and block by block; what loses least on samples held out is kept. 3:
+    /// long training. The default is 2 where weights average fewer than 5.5 bits or layers read 4, else 1.
     #[arg(long, value_parser = clap::value_parser!(u8).range(0..=3))]
     effort: Option<u8>,
     /// Steps of training against the float network, on calibration samples and without labels.

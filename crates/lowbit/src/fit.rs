@@ -1,22 +1,20 @@
 //! Quantising a model on its data: ranges, rounding and biases, and training where the effort allows it.
 
 pub(crate) mod judged;
+mod train;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use lowbit_data::{DataError, Dataset, spread};
 use lowbit_ir::eval::{self, Plan};
 use lowbit_ir::{Graph, Op, Tensor, ValueId};
 use lowbit_num::real;
-use lowbit_passes::calibrate::{CalibrateError, ChosenRanges, Method, Stats, calibrate};
+use lowbit_passes::calibrate::{CalibrateError, Method, Stats, calibrate};
 use lowbit_passes::equalize::equalize;
-use lowbit_passes::finetune::{
-    BATCH, Finetune, FinetuneError, Loss, Tuned, compared, finetune, target,
-};
+use lowbit_passes::finetune::{Loss, compared, target};
 use lowbit_passes::quantize::{
-    Fit, FitError, Formats, Layer, LayerFormats, Quantized, Ranges, Rounding, quantize,
-    quantize_fitted,
+    Fit, FitError, Formats, LayerFormats, Quantized, Ranges, quantize, quantize_fitted,
 };
 use rayon::prelude::*;
 
@@ -27,6 +25,7 @@ use crate::object::encode_sample;
 use crate::plan::short;
 use crate::tuning::{RoundingMethod, Tuning};
 use crate::{Cache, Error, Key, Progress};
+use train::Training;
 
 /// Most samples that ranges are taken from.
 const RANGE_SAMPLES: usize = 1024;
@@ -36,12 +35,6 @@ const FIT_SAMPLES: [usize; 4] = [32, 128, 128, 256];
 const FITTING: usize = 1_000_000_000;
 /// Weights of more bits are rounded to the nearest code.
 const LOW_BITS: u32 = 6;
-/// Most steps of training, by effort.
-const STEPS: [usize; 4] = [0, 0, 1000, 4000];
-/// Multiply-accumulates that training may take, by effort: large networks are trained for fewer steps.
-const WORK: [usize; 4] = [0, 0, 300_000_000_000, 1_500_000_000_000];
-/// Fewest steps that are worth a start.
-const FEWEST: usize = 32;
 /// Weights below so many bits on average get effort 2 where none is given: under every plan for 6 bits.
 const LOW: f64 = 5.5;
 /// Multiply-accumulates of a fit up to which it is done once for each way to choose ranges, by effort.
@@ -147,7 +140,7 @@ impl<'a> Quantizer<'a> {
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
         let effort = self.effort(formats);
-        self.quantize_with(formats, effort, self.training(effort), progress)
+        self.quantize_with(formats, effort, &self.trainings(effort), progress)
     }
 
     /// Quantises the model to formats without training.
@@ -159,23 +152,23 @@ impl<'a> Quantizer<'a> {
         formats: &Formats,
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
-        self.quantize_with(formats, self.effort(formats).min(1), NONE, progress)
+        self.quantize_with(formats, self.effort(formats).min(1), &[], progress)
     }
 
     fn quantize_with(
         &self,
         formats: &Formats,
         effort: usize,
-        training: Training,
+        trainings: &[Training],
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
-        let judges = if self.chooses(formats, effort) || training != NONE {
+        let judges = if self.chooses(formats, effort) || !trainings.is_empty() {
             self.judges()
         } else {
             Vec::new()
         };
         let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
-        let (run, best, is_trained) = run.best(training)?;
+        let (run, best, is_trained) = run.best(trainings)?;
         if is_trained || run.judges.is_empty() {
             return Ok(best.quantized);
         }
@@ -195,7 +188,7 @@ impl<'a> Quantizer<'a> {
     ) -> Result<(Quantized, f64), Error> {
         let effort = self.effort(formats);
         let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
-        let (_, best, _) = run.best(self.training(effort))?;
+        let (_, best, _) = run.best(&self.trainings(effort))?;
         Ok((best.quantized, best.loss))
     }
 
@@ -241,21 +234,6 @@ impl<'a> Quantizer<'a> {
             .sum();
         let narrow = layers.iter().any(|(_, f)| f.activation.bits() < 8);
         if narrow || bits < LOW * all { 2 } else { 1 }
-    }
-
-    /// Steps of training: those asked for, or what the effort allows.
-    fn training(&self, effort: usize) -> Training {
-        let by_effort = |effort: usize| {
-            // a step forwards and two back for each sample
-            let step = 3 * BATCH * self.macs().max(1);
-            let steps = (WORK[effort] / step).min(STEPS[effort]);
-            if effort > 1 { steps.max(FEWEST) } else { 0 }
-        };
-        let blocks = self.tuning.rounding == Some(RoundingMethod::Blocks);
-        Training {
-            blocks: if blocks { by_effort(effort.max(2)) } else { 0 },
-            whole: self.tuning.finetune.unwrap_or_else(|| by_effort(effort)),
-        }
     }
 
     /// Whether the way to choose ranges is chosen: where a fit is cheap enough to be done once for each.
@@ -360,18 +338,6 @@ fn folds(all: &[usize], most: usize) -> Vec<Vec<usize>> {
 pub(crate) fn unseen(e: CalibrateError<DataError>) -> Error {
     Error::Sample(e.to_string())
 }
-
-/// Steps of training, of each block and of the whole network.
-#[derive(Clone, Copy, PartialEq)]
-struct Training {
-    blocks: usize,
-    whole: usize,
-}
-
-const NONE: Training = Training {
-    blocks: 0,
-    whole: 0,
-};
 
 /// One plan on its way.
 struct Run<'a> {
@@ -486,15 +452,13 @@ impl<'a> Run<'a> {
     }
 
     /// Fits, equalises and trains what loses least on the judges; tells whether it is trained.
-    fn best(self, training: Training) -> Result<(Self, Candidate, bool), Error> {
+    fn best(self, trainings: &[Training]) -> Result<(Self, Candidate, bool), Error> {
         let (mut best, judge) = self.choose()?;
         let mut run = self;
         if let Some((other, better)) = run.equalized(&best, &judge)? {
             (run, best) = (other, better);
         }
-        if training != NONE
-            && let Some(trained) = run.finetune(&best, &judge, training)?
-        {
+        if let Some(trained) = run.trained(&best, &judge, trainings)? {
             return Ok((run, trained, true));
         }
         Ok((run, best, false))
@@ -592,110 +556,6 @@ impl<'a> Run<'a> {
             step,
         )
         .map_err(unseen)
-    }
-
-    /// Trains the network, where it has few bits and that lowers what it loses.
-    fn finetune(
-        &self,
-        start: &Candidate,
-        judge: &Judge,
-        training: Training,
-    ) -> Result<Option<Candidate>, Error> {
-        let q = self.quantizer;
-        let low = |l: &Layer| l.weights.bits() < 8 || l.activation_bits < 8;
-        if !start.quantized.layers.iter().any(low) {
-            return Ok(None);
-        }
-        let how = Finetune {
-            block_steps: training.blocks,
-            steps: training.whole,
-            estimator: q.tuning.estimator,
-            loss: q.loss(),
-            seed: q.tuning.seed,
-        };
-        let own = q.samples(&self.own)?;
-        let mut step = |done, total| self.progress.step("train", done, total);
-        let (float, held) = (&self.network.graph, &judge.samples);
-        let tuned = finetune(float, &start.quantized, &own, held, &how, &mut step);
-        let tuned = match tuned {
-            Ok(tuned) => tuned,
-            Err(FinetuneError::Eval { sample, error }) => {
-                let all = self.own.iter().chain(&self.judges);
-                let sample = all.copied().nth(sample).unwrap_or(sample);
-                return Err(Error::Eval { sample, error });
-            }
-            Err(e @ FinetuneError::Derive(_)) => {
-                self.progress.note(&format!("not trained: {e}"));
-                None
-            }
-        };
-        let Some(tuned) = tuned else { return Ok(None) };
-        let (mut quantized, loss) = self.refit(&tuned, start.ranges, judge)?;
-        if loss >= start.loss {
-            return Ok(None);
-        }
-        let gain_db = 10.0 * libm::log10(start.loss / loss.max(1e-300));
-        for layer in &mut quantized.layers {
-            if tuned.layers.contains(&layer.float) {
-                layer.rounding = match training.whole {
-                    0 => Rounding::Blocks { gain_db },
-                    _ => Rounding::Trained { gain_db },
-                };
-            }
-        }
-        Ok(Some(Candidate {
-            quantized,
-            loss,
-            ranges: start.ranges,
-        }))
-    }
-
-    /// Quantises a trained network, whose weights lie on their grids already: with its biases as they were trained, or
-    /// corrected to the means that it was trained to, whichever loses less on the judges.
-    fn refit(
-        &self,
-        tuned: &Tuned,
-        ranges: Method,
-        judge: &Judge,
-    ) -> Result<(Quantized, f64), Error> {
-        let means = self.means(&tuned.rounded)?;
-        let mean = |v: ValueId| match tuned.values.get(&v) {
-            Some(&own) => means.mean(own),
-            None => self.mean(v),
-        };
-        let ranges = TrainedRanges {
-            trained: &tuned.ranges,
-            others: self.network.stats.ranges(ranges),
-        };
-        let one = |correct: bool| {
-            let quantized = self.fit_to(&tuned.graph, &mean, &ranges, correct)?;
-            let loss = judge.loss(&quantized)?;
-            Ok::<_, Error>((quantized, loss))
-        };
-        let (trained, corrected) = (one(false)?, one(true)?);
-        Ok(if corrected.1 < trained.1 {
-            corrected
-        } else {
-            trained
-        })
-    }
-}
-
-/// Ranges of a trained network.
-struct TrainedRanges<'a> {
-    /// Of tensors of fewer than 8 bits.
-    trained: &'a HashMap<ValueId, (f64, f64)>,
-    others: ChosenRanges<'a>,
-}
-
-impl Ranges for TrainedRanges<'_> {
-    fn range(&self, value: ValueId, bits: u32) -> (f64, f64) {
-        let trained = self.trained.get(&value).filter(|_| bits < 8);
-        trained.map_or_else(|| self.others.range(value, bits), |&range| range)
-    }
-
-    fn extremes(&self, value: ValueId) -> (f64, f64) {
-        self.others.extremes(value)
     }
 }
 

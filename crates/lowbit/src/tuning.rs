@@ -9,7 +9,8 @@ use lowbit_report::Reproduce;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tuning {
     /// 0 takes seconds: nearest codes and corrected biases. 1 adds error feedback. 2 chooses ranges by what the network
-    /// loses and trains for a short time, 3 for a long one. Where it is not given, 2 below 6 bits and 1 from there on.
+    /// loses and trains it for a short time, as a whole and block by block, whichever loses less; 3 for a long one. Where
+    /// it is not given, 2 where weights average fewer than 5.5 bits or layers read 4, else 1.
     pub effort: Option<u8>,
     /// How ranges are chosen; by the effort where it is not given.
     pub ranges: Option<Method>,

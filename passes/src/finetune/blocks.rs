@@ -16,6 +16,8 @@ use crate::quantize::{Layer, Quantized};
 
 /// Fewest layers of a block.
 const LAYERS: usize = 2;
+/// Most held-out samples that a block is judged on: a mean square needs fewer than a divergence.
+const JUDGES: usize = 64;
 
 /// A sample in front of a block.
 struct Fed {
@@ -26,7 +28,7 @@ struct Fed {
 }
 
 impl Training<'_> {
-    /// Trains block by block.
+    /// Trains block by block, on the first `own` samples; the others judge.
     pub(super) fn reconstruct(
         &mut self,
         quantized: &Quantized,
@@ -44,7 +46,7 @@ impl Training<'_> {
             float: (*x).clone(),
             rounded: (*x).clone(),
         };
-        let mut fed: Vec<Fed> = samples.iter().map(fed).collect();
+        let mut fed: Vec<Fed> = samples.iter().take(own + JUDGES).map(fed).collect();
         let mut random = Random::new(how.seed);
         let blocks = blocks(self.float, quantized, layers);
         for (n, block) in blocks.iter().enumerate() {

@@ -33,7 +33,7 @@ const BUDGETS: [Column; 5] = [
 ];
 
 /// Flags of a method alone, beside those of 4 bits.
-const METHODS: [Column; 7] = [
+const METHODS: [Column; 8] = [
     ("nearest", &["--effort", "1", "--rounding", "nearest"]),
     (
         "biases corrected",
@@ -45,8 +45,12 @@ const METHODS: [Column; 7] = [
         &["--effort", "1", "--rounding", "feedback"],
     ),
     ("and blocks", &["--effort", "1", "--rounding", "blocks"]),
-    ("and short training", &["--effort", "2"]),
-    ("and long training", &["--effort", "3"]),
+    (
+        "and short training",
+        &["--effort", "2", "--rounding", "feedback"],
+    ),
+    ("effort 2", &["--effort", "2"]),
+    ("effort 3", &["--effort", "3"]),
 ];
 
 /// Flags of all methods.
@@ -73,7 +77,8 @@ const METHODS_HEAD: &str = "
 All layers at 4 bits but the first and the last, 8-bit activations: drop / disagreement / divergence, and seconds of the
 compiler, evaluation and the plainer plans it is held against included. The first five are `--effort 1` with
 `--rounding`; training, of one block after another (BRECQ with QDrop) or of the whole network, starts from error feedback
-and is kept where it lowers the loss on samples held out.
+and is kept where it lowers the loss on samples held out. Effort 2, the default below 5.5 bits, tries both and keeps the
+better; effort 3 does so with four times as many steps.
 
 ";
 
