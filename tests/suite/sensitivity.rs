@@ -168,6 +168,29 @@ fn plans_that_were_compared_are_not_fitted_again() {
 }
 
 #[test]
+fn no_plan_is_compared_twice() {
+    let out = tempfile::tempdir().unwrap();
+    let flags = ["--bits", "4.5", "--effort", "0", "--eval", "none", "--json"];
+    let tried = |pins: &[String]| {
+        let pins = pins.iter().flat_map(|pin| ["--pin", pin.as_str()]);
+        let flags: Vec<&str> = flags.iter().copied().chain(pins).collect();
+        let report = compile(out.path(), &flags).json();
+        let formats = |plan: &Value| plan["formats"].clone();
+        let tried = report["tried"].as_array().unwrap().iter().map(formats);
+        (report["layers"].clone(), tried.collect::<Vec<Value>>())
+    };
+    let (layers, _) = tried(&[]);
+    let layers = layers.as_array().unwrap();
+    let ends = [&layers[0], &layers[layers.len() - 1]];
+    let pins = ends.map(|l| format!("{}=int8", l["name"].as_str().unwrap()));
+    // one width with 8 bits at the ends is then the same with the pins of the user and with those of the compiler
+    let (_, plans) = tried(&pins);
+    for (i, plan) in plans.iter().enumerate() {
+        assert!(!plans[..i].contains(plan), "{plans:?}");
+    }
+}
+
+#[test]
 fn an_object_tells_how_its_losses_were_predicted() {
     let predictor = |metric: &str| {
         let out = tempfile::tempdir().unwrap();

@@ -349,6 +349,7 @@ impl Ask<'_> {
         let uniform = near.map(|(found, width)| Rival::new(found.clone(), width, all.clone()));
         let same = |r: &Rival| formats(&r.plan) == formats(&mixed.plan);
         let mut rivals: Vec<Rival> = uniform.filter(|r| !same(r)).collect();
+        rivals.dedup_by(|a, b| formats(&a.plan) == formats(&b.plan));
         if let Some(plans) = self.options.search {
             rivals.push(Rival::new(self.searched(limits, plans)?, SEARCH, from));
         }
