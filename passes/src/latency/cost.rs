@@ -193,7 +193,7 @@ impl Walk<'_> {
                 work.arithmetic += vectors * c.shuffle;
             }
             OpCode::Lut256 => work.arithmetic += self.lookup(op.ty),
-            OpCode::Udiv => work.arithmetic += 200,
+            OpCode::Udiv => work.arithmetic += 60,
             OpCode::ReduceAdd | OpCode::ReduceSmax => work.arithmetic += 6 * c.shuffle,
             OpCode::Popcount | OpCode::Clz => work.arithmetic += 4 * result * c.simple,
             _ => work.arithmetic += vectors * c.simple,
