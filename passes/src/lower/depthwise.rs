@@ -2,9 +2,9 @@
 //!
 //! Four rows of bytes at the same place are transposed into dwords of four vertical taps, so that one dot product sums up
 //! to four kernel rows for each channel. With three kernel rows and stride 1 the same dwords serve two output rows, their
-//! weights moved down by one. Without an instruction for that dot product, 8-bit weights lie as 16-bit pairs of every other
-//! row. Where the stride along a row is 1 and vectors hold whole pixels, neighbouring pixels share
-//! a vector.
+//! weights moved down by one. Neighbouring pixels share the columns that both read, where there are registers for the sums
+//! of two. Without an instruction for that dot product, 8-bit weights lie as 16-bit pairs of every other row. Where the
+//! stride along a row is 1 and vectors hold whole pixels, neighbouring pixels share a vector.
 
 use lowbit_ir::DType;
 use lowbit_ir::ops::{Epilogue, IntConv};
@@ -325,28 +325,58 @@ impl Depthwise<'_> {
         ]
         .map(|n| n as i64);
         let place = [cell.step[0], 0, 0, cell.step[1]].map(|n| n as i64);
+        let most = if self.overlap(cell) { 2 } else { 1 };
         repeat(b, cell.chunks, chunk, moved(at, start), &mut |b, at| {
-            repeat(b, cell.trips, place, at, &mut |b, at| {
-                self.place(b, cell, &at, rows)
-            });
+            for part in parts(cell.trips, most) {
+                let at = moved(&at, place.map(|p| p * part.first as i64));
+                let group = place.map(|p| p * part.size as i64);
+                repeat(b, part.count, group, at, &mut |b, at| {
+                    self.places(b, cell, &at, [part.size, rows]);
+                });
+            }
         });
     }
 
-    /// One vector of results in each of `rows` rows.
-    fn place(&self, b: &mut Builder, cell: &Cell, [x, t, w, y]: &[Addr; 4], rows: usize) {
+    /// Whether neighbouring places share columns of the operand, and two of them have registers for their sums.
+    fn overlap(&self, cell: &Cell) -> bool {
+        let [stride, dilation] = [self.op.stride[1], self.op.dilation[1]];
+        let pixels = cell.step[0] == stride * self.x.strides[2] as usize;
+        let sums = 4 * 2 * self.variants();
+        pixels
+            && dilation == 1
+            && stride < self.kernel[1]
+            && 2 * sums <= self.machine.registers.into()
+    }
+
+    /// One vector of results in each of `rows` rows at neighbouring places.
+    fn places(&self, b: &mut Builder, cell: &Cell, at: &[Addr; 4], [places, rows]: [usize; 2]) {
+        let [x, t, w, y] = at;
         let lanes = (cell.width / 4) as u16;
         let column = |b: &mut Builder, part: usize, column: usize| {
             let at = (part * self.table.columns() + column) * cell.width;
             b.load(Type::I32.x(lanes), t.clone().plus(at as i64))
         };
         let bias: Vec<Val> = (0..4).map(|part| column(b, part, 0)).collect();
-        let mut sums = vec![bias; rows];
+        let mut sums = vec![vec![bias; rows]; places];
+        let stride = self.op.stride[1];
         for quad in 0..self.quads() {
-            for kx in 0..self.kernel[1] {
-                self.quad(b, cell, x, w, (quad, kx), &mut sums);
+            for column in 0..self.kernel[1] + (places - 1) * stride {
+                // the places that read the column, and which of their kernel columns meets it
+                let reading = sums.iter_mut().enumerate().filter_map(|(place, sums)| {
+                    let kx = column.checked_sub(place * stride)?;
+                    (kx < self.kernel[1]).then_some((kx, sums))
+                });
+                let reading: Vec<(usize, &mut Vec<Vec<Val>>)> = reading.collect();
+                self.quad(b, cell, x, w, (quad, column), reading);
             }
         }
-        for (row, sums) in sums.iter().enumerate() {
+        let results = sums.iter().enumerate();
+        let results = results.flat_map(|(place, rows)| {
+            rows.iter()
+                .enumerate()
+                .map(move |(row, sums)| (place, row, sums))
+        });
+        for (place, row, sums) in results {
             let codes: Vec<Val> = (0..4)
                 .map(|part| {
                     let m = column(b, part, 1);
@@ -364,7 +394,8 @@ impl Depthwise<'_> {
                 let hi = b.constant(ty, self.op.out.hi.into());
                 packed = b.umin(packed, hi);
             }
-            let at = y.clone().plus(row as i64 * self.y.strides[1] as i64);
+            let at = y.clone().plus((place * cell.step[1]) as i64);
+            let at = at.plus(row as i64 * self.y.strides[1] as i64);
             if cell.valid == cell.width {
                 b.store(packed, at);
             } else {
@@ -373,23 +404,24 @@ impl Depthwise<'_> {
         }
     }
 
-    /// Adds four kernel rows of one kernel column.
+    /// Adds four kernel rows of one column of the operand to the sums that read it, each with its own kernel column.
     fn quad(
         &self,
         b: &mut Builder,
         cell: &Cell,
         x: &Addr,
         w: &Addr,
-        (quad, kx): (usize, usize),
-        sums: &mut [Vec<Val>],
+        (quad, column): (usize, usize),
+        mut reading: Vec<(usize, &mut Vec<Vec<Val>>)>,
     ) {
         let width = cell.width as u16;
-        let last = if self.paired && sums.len() == 2 {
+        let rows = reading.first().map_or(0, |r| r.1.len());
+        let last = if self.paired && rows == 2 {
             self.kernel[0]
         } else {
             self.kernel[0] - 1
         };
-        let column = kx as i64 * self.op.dilation[1] as i64 * self.x.strides[2] as i64;
+        let column = column as i64 * self.op.dilation[1] as i64 * self.x.strides[2] as i64;
         let flip = self
             .machine
             .signed_dot
@@ -406,25 +438,27 @@ impl Depthwise<'_> {
         let narrow = self.machine.narrow_dot && self.op.weights.bits() < 8;
         for part in 0..4 {
             let dwords = b.zip4([rows[0], rows[1], rows[2], rows[3]], part as u8);
-            let weights: Vec<Val> = (0..self.sets())
-                .map(|set| {
-                    let index = ((quad * self.kernel[1] + kx) * self.sets() + set) * 4 + part;
-                    let at = w.clone().plus((index * cell.width) as i64);
-                    b.load(Type::I8.x(width), at)
-                })
-                .collect();
-            if self.words() {
-                add_words(b, dwords, [weights[0], weights[1]], sums, part);
-                continue;
-            }
-            for (sums, &w) in sums.iter_mut().zip(&weights) {
-                sums[part] = if flip.is_some() {
-                    b.dot4s(sums[part], dwords, w)
-                } else if narrow {
-                    b.dot4_narrow(sums[part], dwords, w)
-                } else {
-                    b.dot4(sums[part], dwords, w)
-                };
+            for (kx, sums) in &mut reading {
+                let weights: Vec<Val> = (0..self.sets())
+                    .map(|set| {
+                        let index = ((quad * self.kernel[1] + *kx) * self.sets() + set) * 4 + part;
+                        let at = w.clone().plus((index * cell.width) as i64);
+                        b.load(Type::I8.x(width), at)
+                    })
+                    .collect();
+                if self.words() {
+                    add_words(b, dwords, [weights[0], weights[1]], sums, part);
+                    continue;
+                }
+                for (sums, &w) in sums.iter_mut().zip(&weights) {
+                    sums[part] = if flip.is_some() {
+                        b.dot4s(sums[part], dwords, w)
+                    } else if narrow {
+                        b.dot4_narrow(sums[part], dwords, w)
+                    } else {
+                        b.dot4(sums[part], dwords, w)
+                    };
+                }
             }
         }
     }
@@ -499,6 +533,8 @@ mod tests {
         }
         for c in [4, 8, 40, 72] {
             check_conv([2, 9, 8, c], c, [3, 3], [2, 2], [1, 1], c);
+            check_conv([1, 6, 9, c], c, [3, 3], [1, 1], [1, 1], c);
+            check_conv([1, 6, 5, c], c, [3, 3], [2, 2], [1, 1], c);
             check_conv([1, 9, 8, c], c, [5, 5], [1, 1], [1, 1], c);
             check_conv([1, 9, 8, c], c, [3, 2], [1, 2], [2, 2], c);
         }
