@@ -12,7 +12,7 @@ use lowbit_passes::allocate::{Budget, Limits};
 use lowbit_passes::latency::{LatencyTable, NetworkTime, network_us};
 use lowbit_passes::lower::{Lowered, lower};
 use lowbit_passes::quantize::{Formats, Quantized};
-use lowbit_passes::sensitivity::WEIGHTS;
+use lowbit_passes::sensitivity::{FLOATS, WEIGHTS};
 use lowbit_report::{Fixed, MemoryStep, Sensitivity};
 use lowbit_targets::ResolvedTarget;
 
@@ -152,10 +152,11 @@ impl Costs {
             other_bytes: eight.other_bytes(),
             object_bytes: None,
         };
-        let total = activations.len() * WEIGHTS.len();
+        let weights = || WEIGHTS.iter().copied().chain(FLOATS.iter().map(|f| f.0));
+        let total = activations.len() * weights().count();
         let pairs = activations
             .iter()
-            .flat_map(|&a| WEIGHTS.iter().map(move |&w| (w, a)));
+            .flat_map(|&a| weights().map(move |w| (w, a)));
         for (done, (weight, activation)) in pairs.enumerate() {
             progress.step("costs of formats", done, total);
             let formats = Formats::uniform(weight, activation);

@@ -359,8 +359,7 @@ impl Ask<'_> {
     /// The table with inputs of the width that was asked for.
     fn table_of(&self, limits: &Limits, defaults: &[Pin]) -> Result<Sensitivity, Error> {
         let both = self.options.act_bits.is_none() && limits.bops.is_some();
-        let mut table = self.sensitivities()?.clone();
-        floats::offer(&mut table, &self.options.pins);
+        let table = self.sensitivities()?.clone();
         Ok(narrowed(table, self.options.act_bits, both, defaults))
     }
 
@@ -680,11 +679,8 @@ pub(crate) fn tried_plan(name: &str, loss: f64, plan: &Plan) -> Tried {
 
 /// The formats of a plan.
 pub(crate) fn formats(plan: &Plan) -> Formats {
-    let format = |name: &str| match Format::from_name(name) {
-        // either grid of 2 bits stands for the one that errs less
-        Some(Format::Odd2) => Format::Int2,
-        found => found.unwrap_or(Format::Int8),
-    };
+    // of the grids of 2 and of 3 bits either name stands for the one that errs less
+    let format = |name: &str| Format::from_name(name).map_or(Format::Int8, Format::family);
     let layer = |l: &PlannedLayer| {
         let formats = LayerFormats {
             weight: format(&l.weight),

@@ -41,6 +41,8 @@ const LOW: f64 = 5.5;
 const CHEAP: [usize; 4] = [0, 20_000_000_000, 64_000_000_000, usize::MAX];
 /// One in so many calibration samples is held out to judge on, from the effort on that chooses.
 const HELD_OUT: usize = 4;
+/// Calibration samples from which on a large network is fitted once, the judges apart: as plans are compared.
+const FEW: usize = HELD_OUT * JUDGES[0];
 /// Fewest and most samples to judge on: a divergence is mostly that of a few samples, so that few judges take what
 /// suits those.
 const JUDGES: [usize; 2] = [16, 256];
@@ -162,14 +164,15 @@ impl<'a> Quantizer<'a> {
         trainings: &[Training],
         progress: &dyn Progress,
     ) -> Result<Quantized, Error> {
-        let judges = if self.chooses(formats, effort) || !trainings.is_empty() {
+        let once = effort > 0 && self.indices.len() >= FEW && !self.cheap(formats, effort);
+        let judges = if once || self.chooses(formats, effort) || !trainings.is_empty() {
             self.judges()
         } else {
             Vec::new()
         };
         let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
         let (run, best, is_trained) = run.best(trainings)?;
-        if is_trained || run.judges.is_empty() {
+        if once || is_trained || run.judges.is_empty() {
             return Ok(best.quantized);
         }
         // what was chosen is fitted again, with the judges among the samples
@@ -243,9 +246,14 @@ impl<'a> Quantizer<'a> {
 
     /// Whether a fit may be done several times.
     fn cheap(&self, formats: &Formats, effort: usize) -> bool {
+        self.work(formats, effort) < CHEAP[effort]
+    }
+
+    /// Multiply-accumulates of a fit.
+    fn work(&self, formats: &Formats, effort: usize) -> usize {
         let samples = self.indices.len().min(FIT_SAMPLES[effort]);
         let work = self.macs().saturating_mul(samples);
-        work.saturating_add(self.solving(formats)) < CHEAP[effort]
+        work.saturating_add(self.solving(formats))
     }
 
     /// The ways to choose ranges that may be taken, the first of them without a comparison.

@@ -2,7 +2,6 @@
 
 use lowbit_num::Format;
 use lowbit_passes::allocate::Pin;
-use lowbit_report::{SensitiveChoice, Sensitivity};
 
 use crate::Error;
 
@@ -66,28 +65,6 @@ pub(crate) fn refuse(pins: &[Pin]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Offers layers the float formats that they are pinned to, at the cost and the predicted loss of integers of as many
-/// bits.
-pub(crate) fn offer(table: &mut Sensitivity, pins: &[Pin]) {
-    let float = |name: &str| Format::from_name(name).filter(|f| f.knee().is_some());
-    for pin in pins {
-        let Some(format) = pin.weight.as_deref().and_then(float) else {
-            continue;
-        };
-        let of_bits = |c: &&SensitiveChoice| {
-            let own = Format::from_name(&c.weight);
-            own.is_some_and(|f| f.bits() == format.bits() && f.knee().is_none())
-        };
-        for l in table.layers.iter_mut().filter(|l| l.name == pin.layer) {
-            let near: Vec<SensitiveChoice> = l.choices.iter().filter(of_bits).cloned().collect();
-            l.choices.extend(near.into_iter().map(|c| SensitiveChoice {
-                weight: format.name().into(),
-                ..c
-            }));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -11,12 +11,15 @@ use lowbit_ir::{Def, Tensor};
 use lowbit_num::Format;
 use lowbit_passes::calibrate::{Method, calibrate};
 use lowbit_passes::sensitivity::{
-    COLUMNS, Curvature, Draws, Effort, Layer, Measured, Metric, SensitivityError, Study, Trace,
-    WEIGHTS, fisher, gauss_newton, hessian_losses, hutchinson, layers, lrp, measure, worst_error,
+    COLUMNS, Curvature, Draws, Effort, FLOATS, Layer, Measured, Metric, SensitivityError, Study,
+    Trace, WEIGHTS, fisher, float_share, gauss_newton, hessian_losses, hutchinson, layers, lrp,
+    measure, worst_error,
 };
 use lowbit_report::{
     Evidence, HessianTraces, LayerTrace, SensitiveChoice, SensitiveLayer, Sensitivity,
 };
+
+use rayon::prelude::*;
 
 pub use grouped::Grouping;
 
@@ -118,23 +121,28 @@ pub fn sensitivity_of(
     Session::new(model, data, options, progress)?.evidence()
 }
 
-/// Every weight format with an input of 8 bits, then, where that may be, with one of 4.
-fn choices(layer: &Layer, losses: &[f64], narrow: bool) -> Vec<SensitiveChoice> {
+/// Every weight format with an input of 8 bits, then, where that may be, with one of 4; `shares` are those of
+/// [`float_share`] for [`FLOATS`].
+fn choices(layer: &Layer, losses: &[f64], shares: &[f64], narrow: bool) -> Vec<SensitiveChoice> {
     let input = losses[WEIGHTS.len()];
+    let of = |format: Format| WEIGHTS.iter().position(|&w| w == format);
+    let floats = FLOATS.iter().zip(shares).map(|(&(float, integer), share)| {
+        let at = of(integer).expect("the integers are studied");
+        (float, share * losses[at])
+    });
+    let integers = WEIGHTS.iter().copied().zip(losses.iter().copied());
+    let weights: Vec<(Format, f64)> = integers.chain(floats).collect();
     let all = |activation: Format, extra: f64| {
-        WEIGHTS
-            .iter()
-            .zip(losses)
-            .map(move |(&weight, loss)| SensitiveChoice {
-                weight: weight.name().into(),
-                activation: activation.name().into(),
-                loss: loss + extra,
-                weight_bytes: Some(
-                    (weight.packed_len(layer.params) + CHANNEL_BYTES * layer.channels) as f64,
-                ),
-                bops: Some(layer.macs as f64 * f64::from(weight.bits() * activation.bits())),
-                ..SensitiveChoice::default()
-            })
+        weights.iter().map(move |&(weight, loss)| SensitiveChoice {
+            weight: weight.name().into(),
+            activation: activation.name().into(),
+            loss: loss + extra,
+            weight_bytes: Some(
+                (weight.packed_len(layer.params) + CHANNEL_BYTES * layer.channels) as f64,
+            ),
+            bops: Some(layer.macs as f64 * f64::from(weight.bits() * activation.bits())),
+            ..SensitiveChoice::default()
+        })
     };
     match narrow {
         true => all(Format::Int8, 0.0)
@@ -208,7 +216,7 @@ impl<'a> Session<'a> {
         let indices = spread(&split, most);
         let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
         let key = Key::new("sensitivity")
-            .with("corrected biases")
+            .with("corrected biases, odd grids")
             .with(&model.sha256)
             .with(format!("{shapes:?}"))
             .with(data.sha256()?.unwrap_or_default())
@@ -260,10 +268,23 @@ impl<'a> Session<'a> {
         Ok(self.study.get_or_init(|| study))
     }
 
-    fn table(&self, metric: &str, losses: &Losses) -> Sensitivity {
+    /// Shares of [`float_share`], by layer.
+    fn shares(&self) -> Result<Losses, Error> {
+        let key = self.key.clone().with("floats");
+        let flat = self.kept(&key, self.layers.len() * FLOATS.len(), || {
+            let graph = &self.model.graph;
+            let all = self.layers.par_iter();
+            let share = |l| FLOATS.iter().map(move |&f| float_share(graph, l, f));
+            Ok(all.flat_map_iter(share).collect())
+        })?;
+        Ok(flat.chunks(FLOATS.len()).map(<[f64]>::to_vec).collect())
+    }
+
+    fn table(&self, metric: &str, losses: &Losses) -> Result<Sensitivity, Error> {
         let readers = |l: &Layer| self.layers.iter().filter(|o| o.input == l.input).count();
-        let rows = self.layers.iter().zip(losses);
-        let layer = |(layer, losses): (&Layer, &Vec<f64>)| {
+        let shares = self.shares()?;
+        let rows = self.layers.iter().zip(losses).zip(&shares);
+        let layer = |((layer, losses), shares): ((&Layer, &Vec<f64>), &Vec<f64>)| {
             let input = self.model.graph.value(layer.input);
             let given = matches!(input.def, Def::Input(_));
             SensitiveLayer {
@@ -271,14 +292,14 @@ impl<'a> Session<'a> {
                 params: Some(layer.params as f64),
                 tie: None,
                 reads: (readers(layer) > 1).then(|| layer.input.to_string()),
-                choices: choices(layer, losses, !given),
+                choices: choices(layer, losses, shares, !given),
             }
         };
-        Sensitivity {
+        Ok(Sensitivity {
             metric: Some(metric.into()),
             layers: rows.map(layer).collect(),
             ..Sensitivity::default()
-        }
+        })
     }
 
     /// The table with what speaks for it.
@@ -291,7 +312,7 @@ impl<'a> Session<'a> {
             ranks = self.ranks(&self.judged(JUDGE, self.options.judge, &self.all()?)?);
         }
         Ok(Evidence {
-            table: self.table(metric.name(), &self.losses(metric)?),
+            table: self.table(metric.name(), &self.losses(metric)?)?,
             ranks,
             groups: Vec::new(),
             traces: match self.options.metric {
@@ -316,7 +337,7 @@ impl<'a> Session<'a> {
         };
         let ranks = self.ranks(&ranks);
         Ok(Evidence {
-            table: self.table(GROUPED, &losses),
+            table: self.table(GROUPED, &losses)?,
             ranks,
             groups: told(self, chosen),
             traces: None,

@@ -30,8 +30,8 @@ impl LatencyTable {
             .unwrap_or_else(|| latency_us(target, layer, weights))
     }
 
-    /// What was measured of a layer on the target's level. Both grids of 2 bits take the same time; floats that were not
-    /// measured take that of integers with as many bits.
+    /// What was measured of a layer on the target's level. Both grids of 2 or of 3 bits take the same time; floats that were
+    /// not measured take that of integers with as many bits.
     pub fn measured(
         &self,
         target: &ResolvedTarget,
@@ -40,11 +40,10 @@ impl LatencyTable {
     ) -> Option<f64> {
         let formats = self.layers.get(&layer.key())?;
         let us = formats.get(weights.name()).or_else(|| match weights {
-            Format::Odd2 => formats.get(Format::Int2.name()),
             Format::E2M1 => formats.get(Format::Int4.name()),
             Format::E2M2 => formats.get(Format::Int5.name()),
             Format::E2M3 => formats.get(Format::Int6.name()),
-            _ => None,
+            other => formats.get(other.family().name()),
         });
         us.copied().filter(|_| self.level == target.level.name)
     }

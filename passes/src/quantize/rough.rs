@@ -20,7 +20,7 @@ fn power(distance: f32) -> f32 {
 }
 
 /// Those of some factors in hundredths, in their order, among which is the first of least exact error. `whole` is the
-/// scale that factors shrink. Of floats all factors are.
+/// scale that factors shrink.
 pub(super) fn promising(
     weights: &[f64],
     whole: f64,
@@ -34,10 +34,6 @@ pub(super) fn promising(
     let mut bar = f64::INFINITY;
     let mut bounds = Vec::new();
     for factor in factors {
-        if format.knee().is_some() {
-            bounds.push((factor, 0.0));
-            continue;
-        }
         let most = bar * (1.0 + SHARE) + slack;
         if let Some(rough) = error(&units, factor as f32 / 100.0, format, most) {
             bar = bar.min((rough + slack) / (1.0 - SHARE));
@@ -51,14 +47,33 @@ pub(super) fn promising(
 /// The error in units of the whole range; nothing where it is more than `most`.
 fn error(units: &[f32], scale: f32, format: Format, most: f64) -> Option<f64> {
     let ((lo, hi), step) = (format.range(), format.step() as f32);
+    if let Some(knee) = format.knee() {
+        let (knee, last, inverse) = (knee as f32, hi as f32, 1.0 / scale);
+        return sum(units, most, |w| {
+            let size = (w * inverse).abs().min(last);
+            let step = match size {
+                _ if size >= 2.0 * knee => 4.0,
+                _ if size >= knee => 2.0,
+                _ => 1.0,
+            };
+            power((w.abs() - scale * step * round(size / step)).abs())
+        });
+    }
     let (first, last) = (lo as f32 / step, (hi - lo) as f32 / step);
     let (inverse, unit, start) = (1.0 / (scale * step), scale * step, scale * lo as f32);
-    // a sum with this number has no fraction left
-    let round = |x: f32| (x + 8_388_608.0) - 8_388_608.0;
-    let one = |w: f32| {
+    sum(units, most, |w| {
         let field = round((w * inverse - first).clamp(0.0, last));
         power((w - (start + unit * field)).abs())
-    };
+    })
+}
+
+/// The nearest whole number: a sum with this number has no fraction left.
+fn round(x: f32) -> f32 {
+    (x + 8_388_608.0) - 8_388_608.0
+}
+
+/// The sum of `one` over the weights; nothing where it is more than `most`.
+fn sum(units: &[f32], most: f64, one: impl Fn(f32) -> f32) -> Option<f64> {
     let mut sum = 0.0;
     for block in units.chunks(BLOCK) {
         let mut sums = [0.0f32; LANES];

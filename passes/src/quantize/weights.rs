@@ -55,12 +55,12 @@ pub fn codes(weights: &[f64], scale: f64, format: Format) -> impl Iterator<Item 
         .map(move |&w| real::encode(w / scale, format) as i8)
 }
 
-/// The format that stands for another with the same bits: of the two grids of 2 bits the one that errs less over all
-/// channels.
+/// The format that stands for another with the same bits: of the two grids of 2 or of 3 bits the one that errs less over
+/// all channels.
 pub fn resolve(weights: &[f64], per_channel: usize, format: Format) -> Format {
-    if format != Format::Int2 {
+    let Some(odd) = format.odd() else {
         return format;
-    }
+    };
     let total = |format: Format| -> f64 {
         let scales = scales(weights, per_channel, format);
         let rows = weights.chunks_exact(per_channel.max(1)).zip(scales);
@@ -68,10 +68,10 @@ pub fn resolve(weights: &[f64], per_channel: usize, format: Format) -> Format {
             .map(|(row, scale)| error(row, scale, format))
             .sum()
     };
-    if total(Format::Odd2) < total(Format::Int2) {
-        Format::Odd2
+    if total(odd) < total(format) {
+        odd
     } else {
-        Format::Int2
+        format
     }
 }
 
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn two_bits_take_the_grid_that_errs_less() {
+    fn few_bits_take_the_grid_that_errs_less() {
         // most weights around zero, some far out on one side
         let skewed: Vec<f64> = (0..64)
             .map(|i| if i % 9 == 0 { -1.97 } else { 0.01 })
@@ -252,6 +252,8 @@ mod tests {
         assert_eq!(resolve(&skewed, 64, Format::Int2), Format::Int2);
         let even: Vec<f64> = (0..64).map(|i| f64::from(i) / 31.5 - 1.0).collect();
         assert_eq!(resolve(&even, 64, Format::Int2), Format::Odd2);
+        assert_eq!(resolve(&even, 64, Format::Int3), Format::Odd3);
+        assert_eq!(resolve(&skewed, 64, Format::Int3), Format::Int3);
         assert_eq!(resolve(&even, 64, Format::Int4), Format::Int4);
     }
 }

@@ -7,7 +7,7 @@ use super::{SensitivityError, stream};
 use crate::loss::Objective;
 use crate::quantize::{Affine, Ranges, weights};
 
-/// Formats of weights that are studied, widest first; `Int2` is the better of the two grids of 2 bits.
+/// Formats of weights that are studied, widest first; `Int3` and `Int2` are the better of the two grids of as many bits.
 pub const WEIGHTS: &[Format] = &[
     Format::Int8,
     Format::Int6,
@@ -225,7 +225,7 @@ impl<'a> Study<'a> {
     }
 }
 
-fn rounded(w: &Tensor, channels: usize, format: Format) -> Tensor {
+pub(super) fn rounded(w: &Tensor, channels: usize, format: Format) -> Tensor {
     let x = w.to_f64();
     let per_channel = x.len() / channels.max(1);
     let format = weights::resolve(&x, per_channel, format);

@@ -6,6 +6,7 @@
 
 mod draws;
 mod fisher;
+mod floats;
 mod gradients;
 mod groups;
 mod hessian;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use draws::{Curvature, Effort};
 pub use fisher::{Draws, fisher};
+pub use floats::{FLOATS, float_share};
 pub use gradients::{GaussNewton, gauss_newton};
 pub use groups::{Group, OTHERS, by_kind, by_pattern};
 pub use hessian::{Trace, Traces, hessian_losses, hutchinson, worst_error};

@@ -15,6 +15,7 @@ mod int5;
 mod int6;
 mod int8;
 mod odd2;
+mod odd3;
 mod planes;
 mod ternary;
 
@@ -80,6 +81,8 @@ pub enum Format {
     E2M1,
     /// 3 bits, −4…3.
     Int3,
+    /// 3 bits without zero: −7, −5 … 5, 7.
+    Odd3,
     /// 2 bits, −2…1.
     Int2,
     /// 2 bits without zero: −3, −1, 1, 3.
@@ -101,6 +104,7 @@ impl Format {
         Self::Int4,
         Self::E2M1,
         Self::Int3,
+        Self::Odd3,
         Self::Int2,
         Self::Odd2,
         Self::Ternary,
@@ -117,6 +121,7 @@ impl Format {
             Self::Int4 => &int4::INT4,
             Self::E2M1 => &e2m1::E2M1,
             Self::Int3 => &int3::INT3,
+            Self::Odd3 => &odd3::ODD3,
             Self::Int2 => &int2::INT2,
             Self::Odd2 => &odd2::ODD2,
             Self::Ternary => &ternary::TERNARY,
@@ -152,6 +157,24 @@ impl Format {
     /// Distance of neighbouring levels, the least of neighbouring codes: 1, or 2 where only odd numbers are codes.
     pub fn step(self) -> i32 {
         self.spec().step
+    }
+
+    /// The grid without zero of as many bits.
+    pub fn odd(self) -> Option<Self> {
+        match self {
+            Self::Int3 => Some(Self::Odd3),
+            Self::Int2 => Some(Self::Odd2),
+            _ => None,
+        }
+    }
+
+    /// The grid with zero that stands for both in plans; other formats stand for themselves.
+    pub fn family(self) -> Self {
+        match self {
+            Self::Odd3 => Self::Int3,
+            Self::Odd2 => Self::Int2,
+            other => other,
+        }
     }
 
     /// For floats with two bits of exponent: codes up to this size are 1 apart, up to twice as large ones 2, above that 4.

@@ -141,7 +141,7 @@ mod tests {
             (0..k * k).for_each(|i| covariance[i] += x[i / k] * x[i % k] / 60.0);
         }
         let weights = bell(4 * k, 3);
-        for format in [Format::Int4, Format::Int3, Format::Odd2] {
+        for format in [Format::Int4, Format::Int3, Format::Odd3, Format::Odd2] {
             let scale = 1.0 / f64::from(format.range().1);
             let found = round(&weights, &[scale; 4], format, &covariance);
             let error = |channels: &[Channel]| -> f64 {
