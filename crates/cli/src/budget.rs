@@ -27,7 +27,7 @@ pub(crate) struct Budgets {
     #[arg(long, value_parser = numbers::scaled, value_name = "BYTES")]
     pub(crate) ram: Option<f64>,
     /// Formats that a layer must have: `conv1=int8`, or `conv1=int4xint8` for weights and input. Weights can
-    /// have int8, int6, int5, int4, int3, int2, ternary, or e2m1, e2m2, e2m3: floats that decode to integers.
+    /// have int8, int6, int5, int4, int3, int2, ternary, or e2m3, e2m2, e2m1: floats that decode to integers.
     #[arg(long, value_parser = pin, value_name = "LAYER=FORMAT")]
     pub(crate) pin: Vec<Pin>,
 }

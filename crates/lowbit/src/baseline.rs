@@ -5,20 +5,31 @@ use lowbit_llvm::Options as EmitOptions;
 use lowbit_num::Format;
 use lowbit_passes::lower::lower;
 use lowbit_passes::quantize::{Formats, LayerFormats, Quantized};
-use lowbit_report::{Accuracy, Baseline, Layer, Report};
+use lowbit_report::{Accuracy, Baseline, Layer, Port, Report};
 use lowbit_targets::ResolvedTarget;
+use serde::{Deserialize, Serialize};
 
 use crate::artefact::Artefact;
 use crate::compile::ports;
 use crate::fit::Quantizer;
 use crate::object::Runner;
-use crate::{Error, Progress};
+use crate::{Cache, Error, Progress};
 
 /// The widths that are held against.
 const UNIFORM: [(&str, Format); 2] = [("uniform8", Format::Int8), ("uniform4", Format::Int4)];
 
 /// The first and the last layer stay at 8 bits unless they hold more of all weights than this.
 const PINNED_SHARE: f64 = 0.05;
+
+/// What a plainer plan's report tells that the compiled object's does not.
+#[derive(Serialize, Deserialize)]
+struct Facts {
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    arena_bytes: u64,
+    weight_bytes: u64,
+    avg_weight_bits: f64,
+}
 
 /// The object of a plainer plan, with a report that tells what is needed to run it.
 pub(crate) struct Plainer {
@@ -46,8 +57,19 @@ pub(crate) fn objects(
             continue;
         }
         progress.step(name, 0, 0);
-        let quantized = quantizer.untrained(&formats, progress)?;
-        let artefact = emit(&quantized, &own.report, target)?;
+        let make = || {
+            let quantized = quantizer.untrained(&formats, progress)?;
+            emit(&quantized, &own.report, target)
+        };
+        let bytes = match quantizer.losses()? {
+            None => make()?,
+            Some(key) => {
+                let key = key.clone().with("object").with(name);
+                let key = key.with(&own.report.model.name).with(format!("{target:?}"));
+                quantizer.cache.get_or(&key, progress, make)?
+            }
+        };
+        let artefact = artefact(&bytes, &own.report).ok_or_else(Cache::damaged)?;
         found.push(Plainer { name, artefact });
     }
     Ok(found)
@@ -78,22 +100,43 @@ fn is(layers: &[Layer], formats: &Formats) -> bool {
     })
 }
 
-fn emit(quantized: &Quantized, own: &Report, target: &ResolvedTarget) -> Result<Artefact, Error> {
+/// The facts in JSON, a zero byte, and the object.
+fn emit(quantized: &Quantized, own: &Report, target: &ResolvedTarget) -> Result<Vec<u8>, Error> {
     let graph = &quantized.graph;
     let lowered =
         lower(graph, target, &own.model.name, 1).map_err(|e| Error::Nodes(vec![e.to_string()]))?;
     let object = lowbit_llvm::emit(&lowered.program, target, &EmitOptions::default())?.object;
-    let mut report = own.clone();
-    (report.model.inputs, report.model.outputs) = ports(graph);
-    report.totals.arena_bytes = lowered.program.arena_bytes as u64;
-    report.totals.weight_bytes = lowered.program.consts.len() as u64;
+    let (inputs, outputs) = ports(graph);
     let sizes = own.layers.iter().zip(&quantized.layers);
     let bits: f64 = sizes
         .map(|(l, q)| l.params as f64 * f64::from(q.weights.bits()))
         .sum();
     let params: u64 = own.layers.iter().map(|l| l.params).sum();
-    report.totals.avg_weight_bits = bits / params.max(1) as f64;
-    Ok(Artefact { object, report })
+    let facts = Facts {
+        inputs,
+        outputs,
+        arena_bytes: lowered.program.arena_bytes as u64,
+        weight_bytes: lowered.program.consts.len() as u64,
+        avg_weight_bits: bits / params.max(1) as f64,
+    };
+    let facts = serde_json::to_vec(&facts).expect("facts are plain data");
+    Ok([&facts, &[0][..], &object].concat())
+}
+
+/// The object with a report that tells its facts; nothing where the bytes are not those of [`emit`].
+fn artefact(bytes: &[u8], own: &Report) -> Option<Artefact> {
+    let end = bytes.iter().position(|&b| b == 0)?;
+    let facts: Facts = serde_json::from_slice(&bytes[..end]).ok()?;
+    let mut report = own.clone();
+    report.model.inputs = facts.inputs;
+    report.model.outputs = facts.outputs;
+    report.totals.arena_bytes = facts.arena_bytes;
+    report.totals.weight_bytes = facts.weight_bytes;
+    report.totals.avg_weight_bits = facts.avg_weight_bits;
+    Some(Artefact {
+        object: bytes[end + 1..].to_vec(),
+        report,
+    })
 }
 
 impl Plainer {

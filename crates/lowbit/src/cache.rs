@@ -77,6 +77,16 @@ impl Cache {
         Self { folder: None }
     }
 
+    /// The error of an entry that is whole and not what its key promises.
+    pub(crate) fn damaged() -> Error {
+        Error::Other("an entry of the cache does not fit; --no-cache makes it anew".into())
+    }
+
+    /// Whether it can hold anything.
+    pub(crate) fn is_open(&self) -> bool {
+        self.folder.is_some()
+    }
+
     /// What is kept for a key; nothing where the entry is missing or damaged.
     pub fn get(&self, key: &Key) -> Option<Vec<u8>> {
         let bytes = std::fs::read(self.folder.as_ref()?.join(key.file())).ok()?;

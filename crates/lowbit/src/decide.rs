@@ -1,5 +1,7 @@
 //! Which formats each layer gets: by a plan, by one width for all, or by measured sensitivities within the budgets.
 
+mod compare;
+
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
@@ -18,17 +20,14 @@ use crate::compile::Options;
 use crate::costs::Costs;
 use crate::drop::Measured;
 use crate::fit::Quantizer;
-use crate::fit::judged::{mean, standard_error};
 use crate::model::Model;
 use crate::plan::{plan, short};
 use crate::sensitivity::{SensitivityOptions, sensitivity_of};
-use crate::{Error, Progress, Silent, floats, polish};
+use crate::{Error, Progress, floats};
+pub(crate) use compare::{MIXED, SEARCH, tried_plan};
 
 /// A layer of at most this share of the weights is kept at 8 bits where it comes first or last.
 const PINNED_SHARE: f64 = 0.05;
-/// Of two plans of one width, with and without those layers at 8 bits, one that is predicted to lose so many times as much
-/// is not fitted to be measured.
-const FAR: f64 = 3.0;
 const EIGHT: &str = "int8";
 const FOUR: &str = "int4";
 const WHY: &str =
@@ -84,45 +83,6 @@ impl Program {
         reasoned(&self.table, &self.found, &self.pins, &self.defaults)
     }
 }
-
-/// What is compared with the plan of the integer program.
-struct Rival {
-    plan: Plan,
-    chosen: Chosen,
-    /// `search`, or a width.
-    name: String,
-}
-
-impl Rival {
-    fn new(found: Allocation, name: &str, from: Chosen) -> Self {
-        Self {
-            plan: plan(&from.table, &found, &[], &|_| None),
-            chosen: Chosen {
-                choice: found.choice,
-                ..from
-            },
-            name: name.into(),
-        }
-    }
-}
-
-/// A plan with what it loses by sample, and its place among those that were tried.
-struct Compared {
-    decision: Decision,
-    lost: Vec<f64>,
-    at: usize,
-}
-
-impl Compared {
-    fn mean(&self) -> f64 {
-        mean(&self.lost)
-    }
-}
-
-/// The name of the plan of the integer program.
-pub(crate) const MIXED: &str = "mixed";
-/// The name of the plan that a search found.
-pub(crate) const SEARCH: &str = "search";
 
 /// What a decision is made of.
 pub(crate) struct Ask<'a> {
@@ -281,26 +241,6 @@ impl Ask<'_> {
         })
     }
 
-    /// What the network loses at formats on samples that it is not fitted on, without training.
-    ///
-    /// # Errors
-    /// It cannot be quantised or run.
-    pub(crate) fn loss(&self, formats: &Formats) -> Result<f64, Error> {
-        Ok(mean(&self.lost(formats)?))
-    }
-
-    /// The same by sample.
-    fn lost(&self, formats: &Formats) -> Result<Vec<f64>, Error> {
-        let quiet: &dyn Progress = if self.options.search.is_some() {
-            &Silent
-        } else {
-            self.progress
-        };
-        remembered(&self.losses, formats, || {
-            self.quantizer.judged(formats, quiet)
-        })
-    }
-
     /// The plan of the integer program.
     ///
     /// # Errors
@@ -324,36 +264,6 @@ impl Ask<'_> {
             }),
             tried: Vec::new(),
         })
-    }
-
-    fn allocated(
-        &self,
-        layers: &[Layer],
-        limits: &Limits,
-        defaults: &[Pin],
-    ) -> Result<Decision, Error> {
-        let mixed = self.mixed(limits)?;
-        let from = mixed.measured.clone().expect("the program has a table");
-        let own = &self.options.pins;
-        let pinned: Vec<Pin> = own.iter().chain(defaults).cloned().collect();
-        // one width for all may keep a budget of time though it slows some layers down
-        let all = Chosen {
-            table: self.tied(self.table_of(limits, defaults)?)?,
-            ..from.clone()
-        };
-        let widths = [&pinned, own].map(|pins| widest(&all.table, layers, limits, pins));
-        let widths = || widths.iter().flatten();
-        let least = widths().map(|w| w.0.objective);
-        let far = FAR * least.fold(f64::INFINITY, f64::min);
-        let near = widths().filter(|w| w.0.objective <= far);
-        let uniform = near.map(|(found, width)| Rival::new(found.clone(), width, all.clone()));
-        let same = |r: &Rival| formats(&r.plan) == formats(&mixed.plan);
-        let mut rivals: Vec<Rival> = uniform.filter(|r| !same(r)).collect();
-        rivals.dedup_by(|a, b| formats(&a.plan) == formats(&b.plan));
-        if let Some(plans) = self.options.search {
-            rivals.push(Rival::new(self.searched(limits, plans)?, SEARCH, from));
-        }
-        self.better(mixed, rivals)
     }
 
     /// The table with inputs of the width that was asked for.
@@ -384,125 +294,6 @@ impl Ask<'_> {
             l.choices.retain(|c| c.weight == EIGHT || faster(c));
         }
         self.tied(table)
-    }
-
-    /// The mixed plan or what a search made of it where they lose less than one width for all on samples that none of them
-    /// is fitted on; less by more than a standard error where plans are judged on the samples that they were chosen by.
-    fn better(&self, mixed: Decision, rivals: Vec<Rival>) -> Result<Decision, Error> {
-        if rivals.is_empty() {
-            return Ok(mixed);
-        }
-        let lost = self.lost(&formats(&mixed.plan))?;
-        if lost.is_empty() {
-            self.progress
-                .note("plans are not compared: one calibration sample leaves none to judge on");
-            return Ok(mixed);
-        }
-        let least = mean(&lost);
-        let mut all = vec![tried_plan(MIXED, least, &mixed.plan)];
-        let program = mixed.plan.clone();
-        let mut best = Compared {
-            decision: mixed,
-            lost,
-            at: 0,
-        };
-        let mut plain: Option<Compared> = None;
-        for rival in rivals {
-            let lost = self.lost(&formats(&rival.plan))?;
-            all.push(tried_plan(&rival.name, mean(&lost), &rival.plan));
-            let mut decision = Decision {
-                plan: rival.plan,
-                measured: Some(rival.chosen),
-                tried: Vec::new(),
-            };
-            let losses = [mean(&lost), least];
-            let searched = rival.name == SEARCH;
-            if searched {
-                polish::explain(&mut decision.plan, &program, losses);
-            } else {
-                self.one_width(&mut decision.plan, &rival.name, losses);
-            }
-            let new = Compared {
-                decision,
-                lost,
-                at: all.len() - 1,
-            };
-            match &plain {
-                _ if searched && new.mean() < best.mean() => best = new,
-                _ if searched => {}
-                Some(known) if known.mean() <= new.mean() => {}
-                _ => plain = Some(new),
-            }
-        }
-        if let Some(plain) = plain {
-            let margin = match self.quantizer.judges_chose() {
-                true => standard_error(&best.lost, &plain.lost),
-                false => 0.0,
-            };
-            if best.mean() + margin > plain.mean() {
-                if best.mean() < plain.mean() {
-                    let name = &all[plain.at].plan;
-                    let margin = short(margin);
-                    self.progress.note(&format!(
-                        "{name} is taken: what the mixed plan loses less is within its standard error, {margin}"
-                    ));
-                }
-                best = plain;
-            }
-        }
-        all[best.at].returned = true;
-        best.decision.tried = all;
-        Ok(best.decision)
-    }
-
-    /// Tells what one width for all layers loses, and gives the layers their reason.
-    fn one_width(&self, uniform: &mut Plan, width: &str, [loss, least]: [f64; 2]) {
-        let other = uniform.layers.iter().filter(|l| l.weight != width);
-        let place = match other
-            .map(|l| l.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-        {
-            none if none.is_empty() => "everywhere".to_owned(),
-            pinned => format!("but for {pinned}"),
-        };
-        self.progress.note(&format!(
-            "on held-out samples the mixed plan loses {}, {width} {place} {}",
-            short(least),
-            short(loss)
-        ));
-        for l in &mut uniform.layers {
-            l.why = format!(
-                "one width for all: on held-out samples it loses {}, the mixed plan {}{}",
-                short(loss),
-                short(least),
-                if least < loss {
-                    ", within the standard error of the difference"
-                } else {
-                    ""
-                }
-            );
-        }
-    }
-
-    /// The plan that a search around a decision finds: the decision's own where none is measured to lose less.
-    ///
-    /// # Errors
-    /// As [`Ask::decide`].
-    pub(crate) fn polished(
-        &self,
-        mixed: &Decision,
-        limits: &Limits,
-        plans: usize,
-    ) -> Result<Decision, Error> {
-        let from = mixed.measured.clone().expect("the program has a table");
-        let rival = Rival::new(self.searched(limits, plans)?, SEARCH, from);
-        let start = Decision {
-            plan: mixed.plan.clone(),
-            measured: mixed.measured.clone(),
-            tried: Vec::new(),
-        };
-        self.better(start, vec![rival])
     }
 }
 
@@ -578,28 +369,6 @@ pub(crate) fn reasoned(
     })
 }
 
-/// The plan with the widest single width that keeps the limits, pins aside, and the name of the width.
-fn widest(
-    table: &Sensitivity,
-    layers: &[Layer],
-    limits: &Limits,
-    pins: &[Pin],
-) -> Option<(Allocation, String)> {
-    let widths = [8, 6, 5, 4, 3, 2].map(|b| format!("int{b}"));
-    widths.into_iter().find_map(|width| {
-        let rest = layers
-            .iter()
-            .filter(|l| !pins.iter().any(|p| p.layer == l.name && p.weight.is_some()));
-        let rest = rest.map(|l| Pin {
-            layer: l.name.clone(),
-            weight: Some(width.clone()),
-            activation: None,
-        });
-        let pins: Vec<Pin> = pins.iter().cloned().chain(rest).collect();
-        Some((allocate(table, limits, &pins).ok()?, width))
-    })
-}
-
 fn decided(layers: &[Layer], weight: &dyn Fn(&Layer) -> (String, String)) -> Decision {
     let layer = |l: &Layer| {
         let (weight, why) = weight(l);
@@ -663,18 +432,6 @@ fn check(plan: &Plan, layers: &[Layer]) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// What was measured of a plan.
-pub(crate) fn tried_plan(name: &str, loss: f64, plan: &Plan) -> Tried {
-    let of = |format: fn(&PlannedLayer) -> &String| plan.layers.iter().map(format).cloned();
-    Tried {
-        plan: name.into(),
-        loss,
-        formats: of(|l| &l.weight).collect(),
-        activations: of(|l| &l.activation).collect(),
-        ..Tried::default()
-    }
 }
 
 /// The formats of a plan.

@@ -407,7 +407,7 @@ impl<'a> Run<'a> {
         };
         if run.fitted != q.indices {
             let see = || run.means(&network.graph);
-            run.means = Some(network.part(&run.fitted, see)?);
+            run.means = Some(network.part(&run.fitted, progress, see)?);
         }
         Ok(run)
     }

@@ -16,6 +16,8 @@ pub(crate) struct Network {
     pub(crate) stats: Stats,
     /// What was seen of fewer samples, by their indices.
     parts: Mutex<Vec<(Vec<usize>, Arc<Stats>)>>,
+    /// Where what is seen is kept; nowhere for random samples, which are made anew as fast as they are read.
+    kept: Option<(Cache, Key)>,
 }
 
 impl Network {
@@ -35,25 +37,27 @@ impl Network {
             let step = |done, total| progress.step("calibrate", done, total);
             calibrate(&graph, indices.len(), sample, |_| true, step).map_err(unseen)
         };
-        let stats = match key("ranges", model, data, indices)? {
-            // random samples are made anew as fast as they are read
+        let key = key("ranges", model, data, indices)?.map(|key| key.with(which));
+        let stats = match &key {
             None => see()?,
-            Some(key) => kept(cache, &key.with(which), progress, see)?,
+            Some(key) => kept(cache, key, progress, see)?,
         };
         Ok(Self {
             graph,
             stats,
             parts: Mutex::default(),
+            kept: key.map(|key| (cache.clone(), key)),
         })
     }
 
-    /// What is seen of some of the samples, seen once.
+    /// The means that are seen of some of the samples, seen once.
     ///
     /// # Errors
     /// Those of `see`.
     pub(crate) fn part(
         &self,
         indices: &[usize],
+        progress: &dyn Progress,
         see: impl FnOnce() -> Result<Stats, Error>,
     ) -> Result<Arc<Stats>, Error> {
         let parts = || self.parts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -62,7 +66,13 @@ impl Network {
             return Ok(known);
         }
         // nothing is locked meanwhile: it runs on all threads
-        let seen = Arc::new(see()?);
+        let seen = Arc::new(match &self.kept {
+            None => see()?,
+            Some((cache, key)) => {
+                let key = key.clone().with("means").with(format!("{indices:?}"));
+                kept(cache, &key, progress, see)?
+            }
+        });
         parts().push((indices.to_vec(), seen.clone()));
         Ok(seen)
     }

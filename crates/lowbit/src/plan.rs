@@ -92,12 +92,14 @@ fn why(layer: &SensitiveLayer, index: usize, found: &Allocation) -> String {
         return "it is the only format that the layer can have".into();
     }
     let name = &chosen.weight;
+    // of several formats of as many bits the one that loses least
+    let better = |a: &SensitiveChoice, b: &SensitiveChoice| b.loss.total_cmp(&a.loss);
     let narrower = others()
         .filter(|c| bits(c) < bits(chosen))
-        .max_by_key(|c| bits(c));
+        .max_by(|a, b| bits(a).cmp(&bits(b)).then(better(a, b)));
     let wider = others()
         .filter(|c| bits(c) > bits(chosen))
-        .min_by_key(|c| bits(c));
+        .max_by(|a, b| bits(b).cmp(&bits(a)).then(better(a, b)));
     let binding: Vec<&(Budget, f64)> = found
         .certificate
         .prices

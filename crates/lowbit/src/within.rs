@@ -90,11 +90,13 @@ impl Search<'_> {
     fn run(&self) -> Result<Built, Error> {
         let mut limits = decide::limits(self.asked);
         let mut last = None;
+        let mut open = CORRECTED.to_vec();
         for _ in 0..CORRECTIONS {
             let decision = match self.ask.decide(&limits) {
-                Err(Error::Infeasible(found)) => match floor(&found.least, &limits, self.asked) {
-                    Some(ram) => {
-                        limits.ram = Some(ram);
+                Err(Error::Infeasible(found)) => match self.floor(&found.least, &limits, &open) {
+                    Some((bound, least)) => {
+                        limits = limits.with(bound, Some(least));
+                        open.retain(|&b| b != bound);
                         continue;
                     }
                     None if found.least.is_empty() => return Err(Error::Infeasible(found)),
@@ -142,6 +144,17 @@ impl Search<'_> {
                 .to_string()
                 .into(),
         ))
+    }
+
+    /// A budget whose limit was lowered beneath the least that a plan can have, which is within what was asked for; one of
+    /// those that are `open`.
+    fn floor(&self, least: &[Least], limits: &Limits, open: &[Bound]) -> Option<(Bound, f64)> {
+        let asked = decide::limits(self.asked);
+        least.iter().find_map(|l| {
+            let (value, limit) = (l.with_others?, limits.of(l.budget)?);
+            let may = open.contains(&l.budget) && limit < value && value <= asked.of(l.budget)?;
+            may.then_some((l.budget, value))
+        })
     }
 
     /// What is known of a plan before it is fitted and emitted.
@@ -235,13 +248,6 @@ impl Search<'_> {
             }
         }))
     }
-}
-
-/// The least memory that a plan can have, where the limit was lowered beneath it and what was asked for is above it.
-fn floor(least: &[Least], limits: &Limits, asked: &Budget) -> Option<f64> {
-    let own = least.iter().find(|l| l.budget == Bound::Ram)?;
-    let (value, limit) = (own.with_others?, limits.ram?);
-    (limit < value && value <= asked.ram? as f64).then_some(value)
 }
 
 fn check_budget(budget: &Budget, found: &Found) -> Result<(), Error> {

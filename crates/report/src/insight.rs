@@ -134,11 +134,38 @@ impl Report {
     /// The point of the frontier that was compiled.
     pub fn chosen(&self) -> Option<usize> {
         let same = |formats: &[String]| {
-            let own = self.layers.iter().map(|l| &l.weight_format);
-            own.eq(formats.iter())
+            let own = self.layers.iter().map(|l| family(&l.weight_format));
+            own.eq(formats.iter().map(String::as_str))
         };
         self.frontier.iter().position(|p| same(&p.formats))
     }
+}
+
+/// The format that a plan asks for by another name: of the two grids of 2 or of 3 bits a layer gets the one that errs less.
+fn family(format: &str) -> &str {
+    match format {
+        "odd3" => "int3",
+        "odd2" => "int2",
+        other => other,
+    }
+}
+
+/// What a format's codes are, where its name does not tell.
+pub fn meaning(format: &str) -> Option<&'static str> {
+    Some(match format {
+        "e2m3" => {
+            "6 bits, floats of 2 bits of exponent and 3 of mantissa, unpacked to whole numbers of eighths"
+        }
+        "e2m2" => {
+            "5 bits, floats of 2 bits of exponent and 2 of mantissa, unpacked to whole numbers of quarters"
+        }
+        "e2m1" => {
+            "4 bits, floats 0, ½, 1, 1½, 2, 3, 4, 6 and their negatives, unpacked to whole numbers of halves"
+        }
+        "odd3" => "3 bits, −7, −5 … 5, 7: it stands for int3 where it errs less",
+        "odd2" => "2 bits, −3, −1, 1, 3: it stands for int2 where it errs less",
+        _ => return None,
+    })
 }
 
 /// Nominal bits of a weight of a format; `None` for an unknown name.

@@ -128,7 +128,12 @@ impl Optimizer {
         let (weights, scales) = t.derivatives(&derivatives.weights, how.estimator, done);
         let (k, unit) = (t.k(), t.unit);
         let old = t.scales.clone();
-        self.0[0].step(&mut t.weights, &weights, |i| left * RATES[0] * old[i / k]);
+        let gap = |(i, w): (usize, &f64)| {
+            let s = old[i / k];
+            s * f64::from(real::step_at(w / s, t.format))
+        };
+        let gaps: Vec<f64> = t.weights.iter().enumerate().map(gap).collect();
+        self.0[0].step(&mut t.weights, &weights, |i| left * RATES[0] * gaps[i]);
         self.0[1].step(&mut t.scales, &scales, |o| left * RATES[1] * old[o]);
         if let Some(bias) = &derivatives.bias {
             self.0[2].step(&mut t.bias, bias, |_| left * RATES[2] * unit);

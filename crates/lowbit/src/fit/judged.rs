@@ -9,7 +9,7 @@ use lowbit_passes::quantize::Formats;
 use super::{Candidate, ENOUGH, Fitted, Judge, Quantizer, Run};
 use crate::network::key;
 use crate::sensitivity::MOST_SAMPLES;
-use crate::{Error, Key, Progress};
+use crate::{Cache, Error, Key, Progress};
 
 /// Fits that are kept of plans that were compared.
 const FITS_KEPT: usize = 4;
@@ -49,9 +49,7 @@ impl Quantizer<'_> {
         })?;
         let words = bytes.as_chunks();
         if !words.1.is_empty() {
-            return Err(Error::Other(
-                "an entry of the cache does not fit; --no-cache makes it anew".into(),
-            ));
+            return Err(Cache::damaged());
         }
         Ok(words.0.iter().copied().map(f64::from_le_bytes).collect())
     }
@@ -61,6 +59,14 @@ impl Quantizer<'_> {
     pub(crate) fn judges_chose(&self) -> bool {
         let tune = self.data.split().tune.as_ref();
         tune.is_none_or(|r| r.is_empty()) && self.indices.len() <= MOST_SAMPLES
+    }
+
+    /// Whether a fit takes seconds and what plans lose can be kept, so that it pays to measure before it is asked for.
+    pub(crate) fn is_slow(&self) -> Result<bool, Error> {
+        let formats = Formats::default();
+        let effort = self.effort(&formats).min(1);
+        let kept = self.cache.is_open() && self.losses()?.is_some();
+        Ok(kept && effort > 0 && !self.cheap(&formats, effort))
     }
 
     /// The same measured now, with the ranges that are taken first. Where calibration samples are few, each of them judges
@@ -103,7 +109,10 @@ impl Quantizer<'_> {
     }
 
     /// What losses depend on beside formats; nothing for random samples.
-    fn losses(&self) -> Result<Option<&Key>, Error> {
+    ///
+    /// # Errors
+    /// A file of the data cannot be read.
+    pub(crate) fn losses(&self) -> Result<Option<&Key>, Error> {
         if self.losses.get().is_none() {
             let key = key("losses", self.model, self.data, &self.indices)?;
             let key = key.map(|k| k.with(format!("{:?}", self.tuning)).with(build()));

@@ -2,7 +2,7 @@ use maud::{Markup, html};
 
 use super::plot::{SIDE, drawing, place};
 use super::{bit_bars, bits_class, chip};
-use crate::insight::format_bits;
+use crate::insight::{format_bits, meaning};
 use crate::text::{bytes, count, micros, name, significant};
 use crate::{Layer, Report};
 
@@ -24,6 +24,7 @@ pub(super) fn section(r: &Report) -> Option<Markup> {
     let source = r.totals.latency_source.as_deref().unwrap_or("measured");
     Some(html! {
         p { (sentence(r)) }
+        @if let Some(note) = meanings(r) { p.note { (note) } }
         (strip(&r.layers))
         div.cards aria-live="polite" {
             @for (i, l) in r.layers.iter().enumerate() { (card(i, l, source)) }
@@ -51,6 +52,16 @@ fn sentence(r: &Report) -> String {
         r.layers.len(),
         parts.join(", ")
     )
+}
+
+/// What the formats are whose names do not tell.
+fn meanings(r: &Report) -> Option<String> {
+    let mut all: Vec<String> = Vec::new();
+    for l in &r.layers {
+        let told = meaning(&l.weight_format).map(|m| format!("{}: {m}.", l.weight_format));
+        all.extend(told.filter(|t| !all.contains(t)));
+    }
+    (!all.is_empty()).then(|| all.join(" "))
 }
 
 fn tracks() -> [Track<'static>; 5] {
