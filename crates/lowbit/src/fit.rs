@@ -176,7 +176,7 @@ impl<'a> Quantizer<'a> {
             return Ok(best.quantized);
         }
         // what was chosen is fitted again, with the judges among the samples
-        Run::new(self, run.network, formats, effort, Vec::new(), progress)?.fit(best.ranges)
+        Run::new(self, run.network, formats, effort, Vec::new(), progress)?.fit(best.how)
     }
 
     /// Quantises the model to formats with samples left out, which only choose; with what it loses on them.
@@ -253,7 +253,7 @@ impl<'a> Quantizer<'a> {
     fn work(&self, formats: &Formats, effort: usize) -> usize {
         let samples = self.indices.len().min(FIT_SAMPLES[effort]);
         let work = self.macs().saturating_mul(samples);
-        work.saturating_add(self.solving(formats))
+        work.saturating_add(self.solving(formats, LOW_BITS))
     }
 
     /// The ways to choose ranges that may be taken, the first of them without a comparison.
@@ -266,10 +266,10 @@ impl<'a> Quantizer<'a> {
     }
 
     /// Multiply-accumulates of error feedback, which factors the covariance of what each channel reads.
-    fn solving(&self, formats: &Formats) -> usize {
+    fn solving(&self, formats: &Formats, low_bits: u32) -> usize {
         let graph = &self.model.graph;
         let layer = |v: ValueId| {
-            let low = formats.of(&graph.value(v).name).weight.bits() <= LOW_BITS;
+            let low = formats.of(&graph.value(v).name).weight.bits() <= low_bits;
             let inputs: usize = graph
                 .producer(v)
                 .map_or(0, |n| graph.shape(n.inputs[1])[1..].iter().product());
@@ -374,11 +374,29 @@ struct Fitted {
     candidate: Candidate,
 }
 
+/// How a network is fitted.
+#[derive(Clone, Copy, PartialEq)]
+struct How {
+    ranges: Method,
+    /// See [`Fit::low_bits`].
+    low_bits: u32,
+}
+
+impl How {
+    /// With what weights of a layer are rounded by default.
+    fn new(ranges: Method) -> Self {
+        Self {
+            ranges,
+            low_bits: LOW_BITS,
+        }
+    }
+}
+
 /// A candidate and what it loses on the judges.
 struct Candidate {
     quantized: Quantized,
     loss: f64,
-    ranges: Method,
+    how: How,
 }
 
 impl<'a> Run<'a> {
@@ -421,18 +439,10 @@ impl<'a> Run<'a> {
         }
         let judge = Judge::new(self)?;
         let mut best: Option<Candidate> = None;
-        for ranges in methods {
-            let candidate = match self.known(ranges) {
+        for how in methods.into_iter().map(How::new) {
+            let candidate = match self.known(how) {
                 Some(known) => known,
-                None => {
-                    let quantized = self.fit(ranges)?;
-                    let loss = judge.loss(&quantized)?;
-                    Candidate {
-                        quantized,
-                        loss,
-                        ranges,
-                    }
-                }
+                None => self.judged(how, &judge)?,
             };
             if best.as_ref().is_none_or(|b| candidate.loss < b.loss) {
                 best = Some(candidate);
@@ -441,8 +451,19 @@ impl<'a> Run<'a> {
         Ok((best.expect("there is a method"), judge))
     }
 
-    /// The fit with some ranges, where the plan was compared by it.
-    fn known(&self, ranges: Method) -> Option<Candidate> {
+    /// Fits in one way.
+    fn judged(&self, how: How, judge: &Judge) -> Result<Candidate, Error> {
+        let quantized = self.fit(how)?;
+        let loss = judge.loss(&quantized)?;
+        Ok(Candidate {
+            quantized,
+            loss,
+            how,
+        })
+    }
+
+    /// The fit in one way, where the plan was compared by it.
+    fn known(&self, how: How) -> Option<Candidate> {
         let q = self.quantizer;
         if !std::ptr::eq(self.network, &q.own) || self.effort == 0 {
             return None;
@@ -450,7 +471,7 @@ impl<'a> Run<'a> {
         let mut fits = q.fits.lock().unwrap_or_else(PoisonError::into_inner);
         let formats = q.by_layer(self.formats);
         let same = |f: &Fitted| {
-            f.candidate.ranges == ranges
+            f.candidate.how == how
                 && f.samples == self.fitted
                 && f.formats == formats
                 && self.judges == q.judges()
@@ -463,6 +484,9 @@ impl<'a> Run<'a> {
     fn best(self, trainings: &[Training]) -> Result<(Self, Candidate, bool), Error> {
         let (mut best, judge) = self.choose()?;
         let mut run = self;
+        if let Some(better) = run.fed(&best, &judge)? {
+            best = better;
+        }
         if let Some((other, better)) = run.equalized(&best, &judge)? {
             (run, best) = (other, better);
         }
@@ -472,12 +496,35 @@ impl<'a> Run<'a> {
         Ok((run, best, false))
     }
 
-    fn fit(&self, ranges: Method) -> Result<Quantized, Error> {
+    fn fit(&self, how: How) -> Result<Quantized, Error> {
         let Network { graph, stats, .. } = self.network;
-        let mut found = self.fit_to(graph, &|v| self.mean(v), &stats.ranges(ranges), true)?;
+        let (ranges, low_bits) = (stats.ranges(how.ranges), how.low_bits);
+        let mut found = self.fit_to(graph, &|v| self.mean(v), &ranges, (low_bits, true))?;
         let is_own = std::ptr::eq(self.network, &self.quantizer.own);
         found.equalized = (!is_own).then(|| graph.clone());
         Ok(found)
+    }
+
+    /// Whether a candidate has 8-bit weights only and other ways to fit them are tried.
+    fn tries(&self, best: &Candidate) -> bool {
+        let eight = best.quantized.layers.iter().all(|l| l.weights.bits() == 8);
+        eight && !self.judges.is_empty() && self.quantizer.chooses(self.formats, self.effort)
+    }
+
+    /// What error feedback makes of a candidate of 8-bit weights, where that loses less on the judges.
+    fn fed(&self, best: &Candidate, judge: &Judge) -> Result<Option<Candidate>, Error> {
+        let q = self.quantizer;
+        let how = How {
+            low_bits: 8,
+            ..best.how
+        };
+        let feeds = q.tuning.rounding.is_none() && self.effort > 0;
+        let work = q.solving(self.formats, how.low_bits);
+        if !feeds || !self.tries(best) || work >= CHEAP[self.effort] {
+            return Ok(None);
+        }
+        let found = self.judged(how, judge)?;
+        Ok((found.loss < best.loss).then_some(found))
     }
 
     /// What equalised channels make of a candidate of 8-bit weights, where that loses less on the judges.
@@ -487,8 +534,7 @@ impl<'a> Run<'a> {
         judge: &Judge,
     ) -> Result<Option<(Run<'a>, Candidate)>, Error> {
         let (q, progress) = (self.quantizer, self.progress);
-        let eight = best.quantized.layers.iter().all(|l| l.weights.bits() == 8);
-        if !eight || self.judges.is_empty() || !q.chooses(self.formats, self.effort) {
+        if !self.tries(best) {
             return Ok(None);
         }
         let Some(network) = q.equalized(progress)? else {
@@ -496,22 +542,16 @@ impl<'a> Run<'a> {
         };
         let judges = self.judges.clone();
         let run = Run::new(q, network, self.formats, self.effort, judges, progress)?;
-        let quantized = run.fit(best.ranges)?;
-        let loss = judge.loss(&quantized)?;
-        if loss >= best.loss {
+        let found = run.judged(best.how, judge)?;
+        if found.loss >= best.loss {
             return Ok(None);
         }
         progress.note(&format!(
             "channels are equalised: on held-out samples the network loses {}, without it {}",
-            short(loss),
+            short(found.loss),
             short(best.loss)
         ));
-        let candidate = Candidate {
-            quantized,
-            loss,
-            ranges: best.ranges,
-        };
-        Ok(Some((run, candidate)))
+        Ok(Some((run, found)))
     }
 
     /// Mean of a layer of the float network over the samples that layers are fitted on.
@@ -524,7 +564,7 @@ impl<'a> Run<'a> {
         graph: &Graph,
         mean: &(dyn Fn(ValueId) -> Vec<f64> + Sync),
         ranges: &dyn Ranges,
-        correct: bool,
+        (low_bits, correct): (u32, bool),
     ) -> Result<Quantized, Error> {
         let by_effort = match self.effort {
             0 => RoundingMethod::Corrected,
@@ -535,7 +575,7 @@ impl<'a> Run<'a> {
             samples: &self.samples,
             mean,
             solver: method.solver(),
-            low_bits: LOW_BITS,
+            low_bits,
             correct: correct && method != RoundingMethod::Nearest,
         };
         let mut step = |done, total| self.progress.step("fit", done, total);

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 
 use lowbit_passes::quantize::Formats;
 
-use super::{Candidate, ENOUGH, Fitted, Judge, Quantizer, Run};
+use super::{Candidate, ENOUGH, Fitted, How, Judge, Quantizer, Run};
 use crate::network::key;
 use crate::sensitivity::MOST_SAMPLES;
 use crate::{Cache, Error, Key, Progress};
@@ -80,8 +80,8 @@ impl Quantizer<'_> {
         let mut all = Vec::new();
         for (k, judges) in folds.into_iter().enumerate() {
             let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
-            let ranges = self.methods()[0];
-            let quantized = run.fit(ranges)?;
+            let how = How::new(self.methods()[0]);
+            let quantized = run.fit(how)?;
             let judge = Judge::new(&run)?;
             let losses = judge.losses(&quantized)?;
             let loss = mean(&losses);
@@ -90,7 +90,7 @@ impl Quantizer<'_> {
                 let candidate = Candidate {
                     quantized,
                     loss,
-                    ranges,
+                    how,
                 };
                 self.keep(Fitted {
                     formats: self.by_layer(formats),

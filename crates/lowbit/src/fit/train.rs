@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use lowbit_ir::ValueId;
-use lowbit_passes::calibrate::{ChosenRanges, Method};
+use lowbit_passes::calibrate::ChosenRanges;
 use lowbit_passes::finetune::{BATCH, Finetune, FinetuneError, Tuned, finetune};
 use lowbit_passes::quantize::{Layer, Quantized, Ranges, Rounding};
 
-use super::{Candidate, Judge, Quantizer, Run};
+use super::{Candidate, How, Judge, Quantizer, Run};
 use crate::Error;
 use crate::tuning::RoundingMethod;
 
@@ -92,7 +92,7 @@ impl Run<'_> {
                     return Ok(None);
                 }
             };
-            let (mut quantized, loss) = self.refit(&tuned, start.ranges, judge)?;
+            let (mut quantized, loss) = self.refit(&tuned, start.how, judge)?;
             if loss >= best.as_ref().map_or(start.loss, |b| b.loss) {
                 continue;
             }
@@ -108,7 +108,7 @@ impl Run<'_> {
             best = Some(Candidate {
                 quantized,
                 loss,
-                ranges: start.ranges,
+                how: start.how,
             });
         }
         Ok(best)
@@ -116,12 +116,7 @@ impl Run<'_> {
 
     /// Quantises a trained network, whose weights lie on their grids already: with its biases as they were trained, or
     /// corrected to the means that it was trained to, whichever loses less on the judges.
-    fn refit(
-        &self,
-        tuned: &Tuned,
-        ranges: Method,
-        judge: &Judge,
-    ) -> Result<(Quantized, f64), Error> {
+    fn refit(&self, tuned: &Tuned, how: How, judge: &Judge) -> Result<(Quantized, f64), Error> {
         let means = self.means(&tuned.rounded)?;
         let mean = |v: ValueId| match tuned.values.get(&v) {
             Some(&own) => means.mean(own),
@@ -129,10 +124,10 @@ impl Run<'_> {
         };
         let ranges = TrainedRanges {
             trained: &tuned.ranges,
-            others: self.network.stats.ranges(ranges),
+            others: self.network.stats.ranges(how.ranges),
         };
         let one = |correct: bool| {
-            let quantized = self.fit_to(&tuned.graph, &mean, &ranges, correct)?;
+            let quantized = self.fit_to(&tuned.graph, &mean, &ranges, (how.low_bits, correct))?;
             let loss = judge.loss(&quantized)?;
             Ok::<_, Error>((quantized, loss))
         };
