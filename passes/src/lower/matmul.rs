@@ -8,7 +8,7 @@ use lowbit_ir::ops::IntMatMul;
 use lowbit_kernel::{Addr, BufId, Builder, Role, Type, Val};
 
 use super::epilogue::store_pixels;
-use super::matmul_pack::{Panel, row_sum};
+use super::matmul_pack::{Panel, row_sum, row_sums};
 use super::tile::{self, Dot, Part, Shape};
 use super::view::View;
 use super::{Arg, Machine, Operand, Step, Storage, rescale, slack_buffer};
@@ -245,14 +245,30 @@ impl MatMul<'_> {
 
     /// Writes `db · Σ a'` of every row.
     fn row_sums(&self, b: &mut Builder, x: &Addr, rows: &Addr) {
-        let stride = self.row_stride()[0];
-        b.for_(self.m as u32, &[], |b, i, _| {
-            let sum = row_sum(b, self.machine, self.panel.k, x.clone().step(i, stride));
-            let factor = b.constant(Type::I32, self.offsets[1].into());
-            let product = b.mul(sum, factor);
-            b.store(product, rows.clone().step(i, 4));
-            Vec::new()
-        });
+        let (stride, k) = (self.row_stride()[0], self.panel.k);
+        let store = |b: &mut Builder, ty: Type, sums: Val, at: Addr| {
+            let factor = b.constant(ty, self.offsets[1].into());
+            let product = b.mul(sums, factor);
+            b.store(product, at);
+        };
+        let fours = if k < 16 { 0 } else { self.m / 4 };
+        if fours > 0 {
+            b.for_(fours as u32, &[], |b, i, _| {
+                let x = x.clone().step(i, 4 * stride);
+                let sums = row_sums(b, self.machine, k, &x, stride);
+                store(b, Type::I32.x(4), sums, rows.clone().step(i, 16));
+                Vec::new()
+            });
+        }
+        let (first, rest) = (4 * fours as i64, self.m - 4 * fours);
+        if rest > 0 {
+            b.for_(rest as u32, &[], |b, i, _| {
+                let x = x.clone().plus(first * stride).step(i, stride);
+                let sum = row_sum(b, self.machine, k, x);
+                store(b, Type::I32, sum, rows.clone().plus(4 * first).step(i, 4));
+                Vec::new()
+            });
+        }
     }
 }
 

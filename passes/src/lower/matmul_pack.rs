@@ -69,13 +69,58 @@ impl Panel<'_> {
         }
     }
 
-    /// Columns whose elements are contiguous: dword by dword.
+    /// Columns whose elements are contiguous: blocks of four by four dwords are turned over, what is left dword by dword.
     fn pack_columns(&self, b: &mut Builder, x: &Addr, column: i64, columns: usize, panel: &Addr) {
+        let (blocks, runs) = (columns / 4, self.k / 16);
+        if blocks * runs == 0 {
+            return self.pack_dwords(b, x, column, columns, [0, self.k], panel);
+        }
+        let width = self.machine.vector_bytes() as i64;
+        let ty = Type::I32.x(4);
+        let flip = b.constant(ty, FLIP);
+        b.for_(blocks as u32, &[], |b, j, _| {
+            let (x, panel) = (x.clone().step(j, 4 * column), panel.clone().step(j, 16));
+            b.for_(runs as u32, &[], |b, g, _| {
+                let columns = [0, 1, 2, 3].map(|c| {
+                    let v = b.load(ty, x.clone().plus(c * column).step(g, 16));
+                    b.xor(v, flip)
+                });
+                for (d, v) in transposed(b, columns).into_iter().enumerate() {
+                    b.store(v, panel.clone().plus(d as i64 * width).step(g, 4 * width));
+                }
+                Vec::new()
+            });
+            Vec::new()
+        });
+        let at = 4 * blocks as i64;
+        let (x_rest, panel_rest) = (x.clone().plus(at * column), panel.clone().plus(4 * at));
+        let rest = columns - 4 * blocks;
+        self.pack_dwords(b, &x_rest, column, rest, [0, 16 * runs], &panel_rest);
+        self.pack_dwords(b, x, column, columns, [16 * runs, self.k], panel);
+    }
+
+    /// Elements from one on up to another of columns whose elements are contiguous, dword by dword.
+    fn pack_dwords(
+        &self,
+        b: &mut Builder,
+        x: &Addr,
+        column: i64,
+        columns: usize,
+        [from, to]: [usize; 2],
+        panel: &Addr,
+    ) {
+        if columns == 0 || from == to {
+            return;
+        }
         let width = self.machine.vector_bytes() as i64;
         let flip = b.constant(Type::I32, FLIP);
+        let (x, panel) = (
+            x.clone().plus(from as i64),
+            panel.clone().plus(from as i64 / 4 * width),
+        );
         b.for_(columns as u32, &[], |b, j, _| {
             let (x, panel) = (x.clone().step(j, column), panel.clone().step(j, 4));
-            let whole = self.k / 4;
+            let (whole, rest) = ((to - from) / 4, (to - from) % 4);
             if whole > 0 {
                 b.for_(whole as u32, &[], |b, g, _| {
                     let v = b.load(Type::I32, x.clone().step(g, 4));
@@ -84,10 +129,10 @@ impl Panel<'_> {
                     Vec::new()
                 });
             }
-            if !self.k.is_multiple_of(4) {
+            if rest > 0 {
                 let v = b.load(Type::I32, x.plus(whole as i64 * 4));
                 let v = b.xor(v, flip);
-                let mask = b.constant(Type::I32, (1 << (8 * (self.k % 4))) - 1);
+                let mask = b.constant(Type::I32, (1 << (8 * rest)) - 1);
                 let v = b.and(v, mask);
                 b.store(v, panel.plus(whole as i64 * width));
             }
@@ -222,6 +267,50 @@ fn zipped(b: &mut Builder, l: Val, r: Val) -> Val {
     let n = b.ty(l).lanes;
     let order: Vec<u16> = (0..n).flat_map(|k| [k, n + k]).collect();
     b.shuffle(l, r, &order)
+}
+
+/// Four rows of four dwords as columns.
+fn transposed(b: &mut Builder, rows: [Val; 4]) -> [Val; 4] {
+    let [lows, highs] = [[0, 4, 1, 5], [2, 6, 3, 7]]
+        .map(|order| [[0, 1], [2, 3]].map(|[l, r]| b.shuffle(rows[l], rows[r], &order)));
+    let [first, second] = [lows, highs]
+        .map(|[l, r]| [[0, 1, 4, 5], [2, 3, 6, 7]].map(|order| b.shuffle(l, r, &order)));
+    [first[0], first[1], second[0], second[1]]
+}
+
+/// Sums of `k` contiguous bytes, each less 128 where the dot product takes signed ones, of four rows that are `row` bytes
+/// apart: one dword each.
+pub(crate) fn row_sums(b: &mut Builder, machine: &Machine, k: usize, x: &Addr, row: i64) -> Val {
+    let ty = Type::I32.x(4);
+    let starts = [0, 1, 2, 3].map(|r| x.clone().plus(r * row));
+    let (runs, rest) = (k / 16, k % 16);
+    let bytes = Type::I8.x(16);
+    let ones = b.constant(bytes, 1);
+    let zeros = [b.constant(ty, 0); 4];
+    let sums = b.for_(runs as u32, &zeros, |b, i, sums| {
+        let one = |(&sum, at): (&Val, &Addr)| {
+            let mut v = b.load(bytes, at.clone().step(i, 16));
+            if machine.signed_dot {
+                let flip = b.constant(bytes, 0x80);
+                v = b.xor(v, flip);
+            }
+            dot(b, machine, sum, v, ones)
+        };
+        sums.iter().zip(&starts).map(one).collect()
+    });
+    let parts = transposed(b, [sums[0], sums[1], sums[2], sums[3]]);
+    let [one, two] = [[0, 1], [2, 3]].map(|[l, r]| b.add(parts[l], parts[r]));
+    let mut total = b.add(one, two);
+    if rest > 0 {
+        let last = starts.map(|at| {
+            let sum = row_sum(b, machine, rest, at.plus(16 * runs as i64));
+            b.splat(ty, sum)
+        });
+        let [l, r] = [[0, 1], [2, 3]].map(|[l, r]| b.shuffle(last[l], last[r], &[0, 4, 0, 4]));
+        let last = b.shuffle(l, r, &[0, 1, 4, 5]);
+        total = b.add(total, last);
+    }
+    total
 }
 
 /// Sum of `k` contiguous bytes, each less 128 where the dot product takes signed ones.
