@@ -34,7 +34,7 @@ const FIT_SAMPLES: [usize; 4] = [32, 128, 128, 256];
 /// Multiply-accumulates of small networks over the samples that layers are fitted on, which may be more then.
 const FITTING: usize = 1_000_000_000;
 /// Weights of more bits are rounded to the nearest code.
-const LOW_BITS: u32 = 6;
+pub(crate) const LOW_BITS: u32 = 6;
 /// Weights below so many bits on average get effort 2 where none is given: under every plan for 6 bits.
 const LOW: f64 = 5.5;
 /// Multiply-accumulates of a fit up to which it is done once for each way to choose ranges, by effort.
@@ -332,6 +332,11 @@ impl<'a> Quantizer<'a> {
     }
 }
 
+/// Samples of some that layers are fitted on, in a network of so many multiply-accumulates.
+pub(crate) fn fitted(own: &[usize], macs: usize, effort: usize) -> Vec<usize> {
+    spread(own, FIT_SAMPLES[effort].max(FITTING / macs.max(1)))
+}
+
 fn folds(all: &[usize], most: usize) -> Vec<Vec<usize>> {
     let n = (all.len() / HELD_OUT)
         .clamp(JUDGES[0], most)
@@ -341,6 +346,19 @@ fn folds(all: &[usize], most: usize) -> Vec<Vec<usize>> {
     (0..step)
         .map(|k| from((step / 2 + k) % step).collect())
         .collect()
+}
+
+/// The error of a fit on some samples.
+pub(crate) fn failed(e: FitError, fitted: &[usize]) -> Error {
+    match e {
+        FitError::Problems(problems) => {
+            Error::Nodes(problems.iter().map(ToString::to_string).collect())
+        }
+        FitError::Eval { sample, error } => Error::Eval {
+            sample: fitted[sample],
+            error,
+        },
+    }
 }
 
 pub(crate) fn unseen(e: CalibrateError<DataError>) -> Error {
@@ -410,7 +428,7 @@ impl<'a> Run<'a> {
     ) -> Result<Self, Error> {
         let all = q.indices.iter().copied();
         let own: Vec<usize> = all.filter(|i| !judges.contains(i)).collect();
-        let fitted = spread(&own, FIT_SAMPLES[effort].max(FITTING / q.macs().max(1)));
+        let fitted = fitted(&own, q.macs(), effort);
         let mut run = Self {
             quantizer: q,
             network,
@@ -579,16 +597,8 @@ impl<'a> Run<'a> {
             correct: correct && method != RoundingMethod::Nearest,
         };
         let mut step = |done, total| self.progress.step("fit", done, total);
-        let failed = |e| match e {
-            FitError::Problems(problems) => {
-                Error::Nodes(problems.iter().map(ToString::to_string).collect())
-            }
-            FitError::Eval { sample, error } => Error::Eval {
-                sample: self.fitted[sample],
-                error,
-            },
-        };
-        quantize_fitted(graph, ranges, self.formats, &fit, &mut step).map_err(failed)
+        quantize_fitted(graph, ranges, self.formats, &fit, &mut step)
+            .map_err(|e| failed(e, &self.fitted))
     }
 
     fn means(&self, graph: &Graph) -> Result<Stats, Error> {

@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 use lowbit_data::{DataError, Dataset, spread};
 use lowbit_ir::{Def, Tensor};
 use lowbit_num::Format;
-use lowbit_passes::calibrate::{Method, calibrate};
+use lowbit_passes::calibrate::{Method, Stats, calibrate};
+use lowbit_passes::quantize::{Fit, Solver};
 use lowbit_passes::sensitivity::{
     COLUMNS, Curvature, Draws, Effort, FLOATS, Layer, Measured, Metric, SensitivityError, Study,
     Trace, WEIGHTS, fisher, float_share, gauss_newton, hessian_losses, hutchinson, layers, lrp,
@@ -23,6 +24,7 @@ use rayon::prelude::*;
 
 pub use grouped::Grouping;
 
+use crate::fit::{LOW_BITS, failed, fitted};
 use crate::model::{Model, Shapes};
 use crate::tie::Tying;
 use crate::{Cache, Error, Key, Progress};
@@ -216,7 +218,7 @@ impl<'a> Session<'a> {
         let indices = spread(&split, most);
         let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
         let key = Key::new("sensitivity")
-            .with("corrected biases, odd grids")
+            .with("error feedback")
             .with(&model.sha256)
             .with(format!("{shapes:?}"))
             .with(data.sha256()?.unwrap_or_default())
@@ -244,28 +246,50 @@ impl<'a> Session<'a> {
         usize::try_from(label).ok()
     }
 
-    /// The layers at all formats; made when first asked for, since the cache may do without.
+    /// The layers at all formats, as they will be compiled: rounded with error feedback, but for metrics that know errors of
+    /// weights alone, and with corrected biases. Made when first asked for, since the cache may do without.
     fn study(&self) -> Result<&Study<'a>, Error> {
         if let Some(study) = self.study.get() {
             return Ok(study);
         }
-        let read: std::collections::HashSet<_> = self.layers.iter().map(|l| l.input).collect();
         let step = |done, total| self.progress.step("ranges", done, total);
         let sample = |i| self.sample(i);
         let stats = calibrate(
             &self.model.graph,
             self.indices.len(),
             sample,
-            |v| read.contains(&v),
+            |_| true,
             step,
         )
         .map_err(|e| Error::Sample(e.to_string()))?;
         let ranges = stats.ranges(Method::Mse);
         let mut study = Study::new(&self.model.graph, &ranges, self.data.labels().is_some());
+        if !matches!(self.options.metric, Some(Metric::Hessian | Metric::Fisher)) {
+            self.round(&mut study, &stats)?;
+        }
         let step = |done, total| self.progress.step("biases", done, total);
         let corrected = study.correct(self.indices.len(), |i| self.sample(i), step);
         corrected.map_err(|e| self.named(e, 0))?;
         Ok(self.study.get_or_init(|| study))
+    }
+
+    /// Rounds the layers as they are fitted.
+    fn round(&self, study: &mut Study<'a>, stats: &Stats) -> Result<(), Error> {
+        let macs = self.layers.iter().map(|l| l.macs).sum();
+        let indices = fitted(&self.indices, macs, 1);
+        let read = |&i: &usize| self.model.sample(self.data, i);
+        let samples: Result<Vec<_>, DataError> = indices.par_iter().map(read).collect();
+        let fit = Fit {
+            samples: &samples?,
+            mean: &|v| stats.mean(v),
+            solver: Solver::Feedback,
+            low_bits: LOW_BITS,
+            correct: true,
+        };
+        let mut step = |done, total| self.progress.step("round layers", done, total);
+        let ranges = stats.ranges(Method::Mse);
+        let rounded = study.fit(&ranges, &fit, &mut step);
+        rounded.map_err(|e| failed(e, &indices))
     }
 
     /// Shares of [`float_share`], by layer.

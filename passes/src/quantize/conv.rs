@@ -191,10 +191,25 @@ impl Builder<'_> {
             }
         };
         let weights = weights.to_f64();
-        let per_channel = weights.len() / channels.max(1);
         let format = self.formats.of(&self.float.value(node.output).name).weight;
-        let format = weights::resolve(&weights, per_channel, format);
-        let mut draft = Draft {
+        let mut draft = Draft::nearest(&weights, format, bias, [x.affine, y]);
+        self.fit_layer(&mut draft, node, x, &weights, y)?;
+        Ok(draft)
+    }
+}
+
+impl Draft {
+    /// The nearest codes of a format for weights `[O, …]`, of a layer that reads `x` and gives `y`.
+    pub(crate) fn nearest(
+        weights: &[f64],
+        format: Format,
+        bias: Vec<f64>,
+        [x, y]: [Affine; 2],
+    ) -> Self {
+        let channels = bias.len();
+        let per_channel = weights.len() / channels.max(1);
+        let format = weights::resolve(weights, per_channel, format);
+        let mut draft = Self {
             format,
             rounding: Rounding::Nearest,
             codes: Vec::with_capacity(weights.len()),
@@ -202,20 +217,17 @@ impl Builder<'_> {
             bias,
             bounds: Vec::with_capacity(channels),
             sums: Vec::with_capacity(channels),
-            x: x.affine,
+            x,
         };
-        let scales = weights::scales(&weights, per_channel, format);
+        let scales = weights::scales(weights, per_channel, format);
         for (o, &scale) in scales.iter().enumerate() {
             let scale = draft.admitted(scale, o, y);
             let row = &weights[o * per_channel..][..per_channel];
             draft.push(weights::codes(row, scale, format), scale);
         }
-        self.fit_layer(&mut draft, node, x, &weights, y)?;
-        Ok(draft)
+        draft
     }
-}
 
-impl Draft {
     /// Takes other codes and scales, channel by channel.
     pub(crate) fn replace(&mut self, channels: Vec<(Vec<i8>, f64)>) {
         self.codes.clear();
@@ -256,6 +268,15 @@ impl Draft {
         }
         // a bias beyond 2^30 steps of the accumulator needs larger steps
         scale.max(self.bias[o].abs() / (self.x.scale * 1_073_741_824.0))
+    }
+
+    /// The weights that the codes stand for.
+    pub(crate) fn real(&self) -> Vec<f64> {
+        let per_channel = self.codes.len() / self.weight_scale.len().max(1);
+        let rows = self.codes.chunks_exact(per_channel.max(1));
+        let rows = rows.zip(&self.weight_scale);
+        rows.flat_map(|(row, scale)| row.iter().map(move |&q| scale * f64::from(q)))
+            .collect()
     }
 
     pub(crate) fn accumulator(&self, o: usize) -> f64 {

@@ -30,6 +30,8 @@ use lowbit_num::Format;
 
 use activations::Activations;
 use fit::Feed;
+use fit::alone::Alone;
+pub use fit::alone::round_alone;
 pub use fit::{Fit, FitError, Rounding, Solver};
 pub use formats::{Formats, LayerFormats};
 use fuse::{Fusion, Role};
@@ -163,6 +165,8 @@ pub(crate) struct Builder<'a> {
     problems: Vec<Problem>,
     fit: Option<&'a Fit<'a>>,
     feed: Option<Feed>,
+    /// Formats that all layers are rounded at besides.
+    alone: Option<Alone<'a>>,
 }
 
 impl<'a> Builder<'a> {
@@ -176,6 +180,7 @@ impl<'a> Builder<'a> {
         Self {
             fit,
             feed: None,
+            alone: None,
             float,
             activations: Activations::new(float, &fusion, formats),
             fusion,
@@ -190,6 +195,13 @@ impl<'a> Builder<'a> {
     }
 
     fn run(mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<Quantized, FitError> {
+        self.build(progress)?;
+        self.outputs();
+        self.finish().map_err(FitError::Problems)
+    }
+
+    /// Quantises all nodes; those that cannot be are noted.
+    fn build(&mut self, progress: &mut dyn FnMut(usize, usize)) -> Result<(), FitError> {
         self.inputs();
         self.feed = self.fit.map(|fit| self.feed(fit));
         let nodes = self.float.nodes().len();
@@ -204,8 +216,7 @@ impl<'a> Builder<'a> {
             }
         }
         progress(nodes, nodes);
-        self.outputs();
-        self.finish().map_err(FitError::Problems)
+        Ok(())
     }
 
     fn inputs(&mut self) {

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::measured::Values;
 use super::{SensitivityError, stream};
 use crate::loss::Objective;
-use crate::quantize::{Affine, Ranges, weights};
+use crate::quantize::{Affine, Fit, FitError, Ranges, round_alone, weights};
 
 /// Formats of weights that are studied, widest first; `Int3` and `Int2` are the better of the two grids of as many bits.
 pub const WEIGHTS: &[Format] = &[
@@ -87,7 +87,7 @@ pub struct Study<'a> {
     pub objective: Objective,
     /// Layers with weights.
     pub layers: Vec<Layer>,
-    /// Weights of each layer as its codes at each of [`WEIGHTS`] stand for them.
+    /// Weights of each layer as its codes at each of [`WEIGHTS`] stand for them: the nearest ones, or see [`Study::fit`].
     pub rounded: Vec<Vec<Tensor>>,
     /// Biases to those weights, `[O]`: see [`Study::correct`].
     pub(super) biases: Vec<Vec<Tensor>>,
@@ -119,6 +119,28 @@ impl<'a> Study<'a> {
             graph,
             layers,
         }
+    }
+
+    /// Rounds the weights of all layers as networks are fitted, with error feedback, where [`Fit`] asks for it.
+    ///
+    /// # Errors
+    /// A node that cannot be quantised, or a sample that the integer network cannot be run on.
+    pub fn fit(
+        &mut self,
+        ranges: &dyn Ranges,
+        fit: &Fit,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<(), FitError> {
+        let mut found = round_alone(self.graph, ranges, WEIGHTS, fit, progress)?;
+        for (layer, rounded) in self.layers.iter().zip(&mut self.rounded) {
+            let Some(all) = found.remove(&layer.output) else {
+                continue;
+            };
+            for (old, new) in rounded.iter_mut().zip(all) {
+                *old = Tensor::from_f64(old.dtype(), old.shape(), new);
+            }
+        }
+        Ok(())
     }
 
     /// Corrects the biases of all layers for what rounded weights add to the mean of each channel over `n` samples
@@ -157,11 +179,11 @@ impl<'a> Study<'a> {
         let mean = Tensor::from_f64(ty.dtype, &ty.shape[..], mean.to_vec());
         let bias = own.bias(self.graph);
         let corrected = |format: usize| {
-            let error = Tensor::from_f64(
-                ty.dtype,
-                self.rounded[layer][format].shape(),
-                self.error(layer, format),
-            );
+            let rounded = &self.rounded[layer][format];
+            let w = self.graph.as_const(own.weight);
+            let w = w.expect("weights are constant").to_f64();
+            let errors = rounded.to_f64().into_iter().zip(w).map(|(r, w)| r - w);
+            let error = Tensor::from_f64(ty.dtype, rounded.shape(), errors.collect());
             let Ok(added) = self.node(layer).op.eval(&[&mean, &error]) else {
                 unreachable!("the layer was run on samples of this shape");
             };
@@ -197,12 +219,13 @@ impl<'a> Study<'a> {
         coarse.iter().zip(x.to_f64()).map(|(c, x)| c - x).collect()
     }
 
-    /// Errors of a layer's weights at a format.
+    /// Errors of a layer's weights at the nearest codes of a format.
     pub(super) fn error(&self, layer: usize, format: usize) -> Vec<f64> {
-        let w = self.graph.as_const(self.layers[layer].weight);
-        let w = w.expect("weights are constant").to_f64();
-        let rounded = self.rounded[layer][format].to_f64();
-        rounded.iter().zip(&w).map(|(r, w)| r - w).collect()
+        let own = &self.layers[layer];
+        let w = self.graph.as_const(own.weight);
+        let w = w.expect("weights are constant");
+        let rounded = rounded(w, own.channels, WEIGHTS[format]).to_f64();
+        rounded.iter().zip(w.to_f64()).map(|(r, w)| r - w).collect()
     }
 
     /// Errors of all layers at all formats.

@@ -2,7 +2,7 @@
 //!
 //! One file a metric; each predicts the same thing, the loss of [`Objective`](crate::loss::Objective) that a layer adds
 //! at each format, so that they can be compared and exchanged. All of them stream samples: what is in memory is what one
-//! sample a thread needs.
+//! sample a thread needs. Only [`Study::fit`] holds the samples that it is given, as fits do.
 
 mod draws;
 mod fisher;

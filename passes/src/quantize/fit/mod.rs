@@ -4,6 +4,7 @@
 //! have passed all layers before it. So it also makes up for what those err.
 
 mod adaround;
+pub(crate) mod alone;
 mod bias;
 mod feed;
 mod feedback;
@@ -165,16 +166,30 @@ impl Builder<'_> {
         let solved = fit.solver != Solver::Nearest
             && draft.format.bits() <= fit.low_bits
             && weights_per_channel <= WEIGHTS_PER_ROW * rows;
-        let [mut fitted, mut held] = gather(&geometry, &samples, shape, solved);
+        let studied = self.alone.is_some()
+            && weights_per_channel <= WEIGHTS_PER_ROW * rows
+            && weights_per_channel <= alone::WIDEST;
+        let [mut fitted, mut held] = gather(&geometry, &samples, shape, solved || studied);
+        let layer = |format: Format| Layer {
+            solver: fit.solver,
+            weights,
+            k: weights_per_channel,
+            groups: op.groups,
+            format,
+        };
         if solved {
-            let layer = Layer {
-                solver: fit.solver,
-                weights,
-                k: weights_per_channel,
-                groups: op.groups,
-                format: draft.format,
+            layer(draft.format).round(draft, &mut fitted, &mut held, y);
+        }
+        if let Some(alone) = &mut self.alone {
+            let one = |&format: &Format| {
+                let mut own = Draft::nearest(weights, format, draft.bias.clone(), [x.affine, y]);
+                if studied && format.bits() <= fit.low_bits {
+                    layer(own.format).round(&mut own, &mut fitted, &mut held, y);
+                }
+                own.real()
             };
-            layer.round(draft, &mut fitted, &mut held, y);
+            let found = alone.formats.iter().map(one).collect();
+            alone.found.insert(node.output, found);
         }
         if !fit.correct {
             return Ok(());
