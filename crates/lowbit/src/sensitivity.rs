@@ -13,8 +13,8 @@ use lowbit_passes::calibrate::{Method, Stats, calibrate};
 use lowbit_passes::quantize::{Fit, Solver};
 use lowbit_passes::sensitivity::{
     COLUMNS, Curvature, Draws, Effort, FLOATS, Layer, Measured, Metric, SensitivityError, Study,
-    Trace, WEIGHTS, fisher, float_share, gauss_newton, hessian_losses, hutchinson, layers, lrp,
-    measure, worst_error,
+    Trace, WEIGHTS, fisher, gauss_newton, hessian_losses, hutchinson, layers, lrp, measure,
+    worst_error,
 };
 use lowbit_report::{
     Evidence, HessianTraces, LayerTrace, SensitiveChoice, SensitiveLayer, Sensitivity,
@@ -124,7 +124,7 @@ pub fn sensitivity_of(
 }
 
 /// Every weight format with an input of 8 bits, then, where that may be, with one of 4; `shares` are those of
-/// [`float_share`] for [`FLOATS`].
+/// [`Study::shares`] for [`FLOATS`].
 fn choices(layer: &Layer, losses: &[f64], shares: &[f64], narrow: bool) -> Vec<SensitiveChoice> {
     let input = losses[WEIGHTS.len()];
     let of = |format: Format| WEIGHTS.iter().position(|&w| w == format);
@@ -264,7 +264,7 @@ impl<'a> Session<'a> {
         .map_err(|e| Error::Sample(e.to_string()))?;
         let ranges = stats.ranges(Method::Mse);
         let mut study = Study::new(&self.model.graph, &ranges, self.data.labels().is_some());
-        if !matches!(self.options.metric, Some(Metric::Hessian | Metric::Fisher)) {
+        if self.rounds() {
             self.round(&mut study, &stats)?;
         }
         let step = |done, total| self.progress.step("biases", done, total);
@@ -273,10 +273,28 @@ impl<'a> Session<'a> {
         Ok(self.study.get_or_init(|| study))
     }
 
+    /// Whether layers are rounded as they are fitted: not where nothing is measured with rounded weights, since the metric
+    /// knows their errors alone.
+    fn rounds(&self) -> bool {
+        let alone = matches!(self.options.metric, Some(Metric::Hessian | Metric::Fisher));
+        !alone || self.options.judge > 0
+    }
+
+    /// Calibration samples to round layers on: those that nothing is measured on, since what is fitted to samples flatters
+    /// itself on them; where they are few, every other one of all.
+    fn apart(&self) -> Vec<usize> {
+        let split = self.data.split().calibrate.clone();
+        let rest: Vec<usize> = split.filter(|i| !self.indices.contains(i)).collect();
+        if rest.len() >= self.indices.len() / 2 {
+            return rest;
+        }
+        self.indices.iter().copied().step_by(2).collect()
+    }
+
     /// Rounds the layers as they are fitted.
     fn round(&self, study: &mut Study<'a>, stats: &Stats) -> Result<(), Error> {
         let macs = self.layers.iter().map(|l| l.macs).sum();
-        let indices = fitted(&self.indices, macs, 1);
+        let indices = fitted(&self.apart(), macs, 1);
         let read = |&i: &usize| self.model.sample(self.data, i);
         let samples: Result<Vec<_>, DataError> = indices.par_iter().map(read).collect();
         let fit = Fit {
@@ -292,14 +310,12 @@ impl<'a> Session<'a> {
         rounded.map_err(|e| failed(e, &indices))
     }
 
-    /// Shares of [`float_share`], by layer.
+    /// Shares of [`Study::shares`].
     fn shares(&self) -> Result<Losses, Error> {
         let key = self.key.clone().with("floats");
+        let key = key.with(self.rounds().to_string());
         let flat = self.kept(&key, self.layers.len() * FLOATS.len(), || {
-            let graph = &self.model.graph;
-            let all = self.layers.par_iter();
-            let share = |l| FLOATS.iter().map(move |&f| float_share(graph, l, f));
-            Ok(all.flat_map_iter(share).collect())
+            Ok(self.study()?.shares().concat())
         })?;
         Ok(flat.chunks(FLOATS.len()).map(<[f64]>::to_vec).collect())
     }

@@ -31,7 +31,7 @@ use lowbit_num::Format;
 use activations::Activations;
 use fit::Feed;
 use fit::alone::Alone;
-pub use fit::alone::round_alone;
+pub use fit::alone::{Rounded, round_alone};
 pub use fit::{Fit, FitError, Rounding, Solver};
 pub use formats::{Formats, LayerFormats};
 use fuse::{Fusion, Role};

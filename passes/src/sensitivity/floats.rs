@@ -13,10 +13,9 @@ pub const FLOATS: &[(Format, Format)] = &[
     (Format::E2M1, Format::Int4),
 ];
 
-/// The loss that a layer adds at a float format, in shares of what it adds at the integers of as many bits: that of
-/// squared errors of weights, to which losses are proportional as far as their second derivatives tell (HAWQ-V2). 1 where
-/// the integers err in nothing.
-pub fn float_share(graph: &Graph, layer: &Layer, (float, integer): (Format, Format)) -> f64 {
+/// Squared error of a layer's weights at the nearest codes of a float, in shares of that of the integers of as many bits; 1
+/// where the integers err in nothing.
+pub(super) fn float_share(graph: &Graph, layer: &Layer, (float, integer): (Format, Format)) -> f64 {
     let w = graph.as_const(layer.weight).expect("weights are constant");
     let real = w.to_f64();
     let error = |format: Format| -> f64 {

@@ -2,6 +2,7 @@ use lowbit_ir::{Graph, Node, NodeId, Op, SecondaryMap, Tensor, ValueId};
 use lowbit_num::Format;
 use rayon::prelude::*;
 
+use super::floats::{FLOATS, float_share};
 use super::measured::Values;
 use super::{SensitivityError, stream};
 use crate::loss::Objective;
@@ -93,6 +94,8 @@ pub struct Study<'a> {
     pub(super) biases: Vec<Vec<Tensor>>,
     /// 4-bit codes for each layer's input.
     inputs: Vec<Affine>,
+    /// By layer and float of [`FLOATS`], see [`Study::shares`].
+    shares: Vec<Vec<f64>>,
 }
 
 impl<'a> Study<'a> {
@@ -111,11 +114,19 @@ impl<'a> Study<'a> {
             Affine::unsigned(lo, hi, 4)
         });
         let biases = layers.iter().map(|l| vec![l.bias(graph); WEIGHTS.len()]);
+        let share = |l| {
+            FLOATS
+                .iter()
+                .map(move |&f| float_share(graph, l, f))
+                .collect()
+        };
+        let shares = layers.par_iter().map(share).collect();
         Self {
             objective: Objective::new(graph, classifies),
             rounded: rounded.collect(),
             biases: biases.collect(),
             inputs: inputs.collect(),
+            shares,
             graph,
             layers,
         }
@@ -131,16 +142,37 @@ impl<'a> Study<'a> {
         fit: &Fit,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<(), FitError> {
-        let mut found = round_alone(self.graph, ranges, WEIGHTS, fit, progress)?;
-        for (layer, rounded) in self.layers.iter().zip(&mut self.rounded) {
-            let Some(all) = found.remove(&layer.output) else {
+        let floats = FLOATS.iter().map(|f| f.0);
+        let formats: Vec<Format> = WEIGHTS.iter().copied().chain(floats).collect();
+        let mut found = round_alone(self.graph, ranges, &formats, fit, progress)?;
+        for (l, rounded) in self.rounded.iter_mut().enumerate() {
+            let Some(all) = found.remove(&self.layers[l].output) else {
                 continue;
             };
+            for (shares, (k, &(_, integer))) in
+                self.shares[l].iter_mut().zip(FLOATS.iter().enumerate())
+            {
+                let at = WEIGHTS
+                    .iter()
+                    .position(|&w| w == integer)
+                    .expect("integers are studied");
+                let errors = all[WEIGHTS.len() + k].error.zip(all[at].error);
+                if let Some((float, integer)) = errors.filter(|e| e.1 > 0.0) {
+                    *shares = float / integer;
+                }
+            }
             for (old, new) in rounded.iter_mut().zip(all) {
-                *old = Tensor::from_f64(old.dtype(), old.shape(), new);
+                *old = Tensor::from_f64(old.dtype(), old.shape(), new.weights);
             }
         }
         Ok(())
+    }
+
+    /// What each layer adds to the loss at each of [`FLOATS`], in shares of what it adds at the integers of as many bits: that
+    /// of squared errors of its output where it is fitted, else that of squared errors of its weights, to which losses are
+    /// proportional as far as their second derivatives tell (HAWQ-V2).
+    pub fn shares(&self) -> &[Vec<f64>] {
+        &self.shares
     }
 
     /// Corrects the biases of all layers for what rounded weights add to the mean of each channel over `n` samples

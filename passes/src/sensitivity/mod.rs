@@ -24,7 +24,7 @@ mod tests;
 
 pub use draws::{Curvature, Effort};
 pub use fisher::{Draws, fisher};
-pub use floats::{FLOATS, float_share};
+pub use floats::FLOATS;
 pub use gradients::{GaussNewton, gauss_newton};
 pub use groups::{Group, OTHERS, by_kind, by_pattern};
 pub use hessian::{Trace, Traces, hessian_losses, hutchinson, worst_error};

@@ -12,15 +12,24 @@ use super::{Fit, FitError};
 /// covariances take minutes.
 pub(super) const WIDEST: usize = 2048;
 
+/// Weights of a layer at a format.
+pub struct Rounded {
+    /// What the codes stand for, in the order of the weights.
+    pub weights: Vec<f64>,
+    /// Squared error of the layer's output on samples that the codes were not fitted on, less that of its mean, in steps of
+    /// what it reads; nothing where that is not known.
+    pub error: Option<f64>,
+}
+
 /// Weights by layer and format.
 pub(crate) struct Alone<'a> {
     pub(super) formats: &'a [Format],
-    /// By result of the layer: what the codes stand for at each format, in the order of the weights.
-    pub(super) found: HashMap<ValueId, Vec<Vec<f64>>>,
+    /// By result of the layer, at each format.
+    pub(super) found: HashMap<ValueId, Vec<Rounded>>,
 }
 
-/// Rounds every layer at each of some formats as [`super::super::quantize_fitted`] does in a network of 8 bits; real
-/// weights by result of the layer and format.
+/// Rounds every layer at each of some formats as [`super::super::quantize_fitted`] does in a network of 8 bits; by
+/// result of the layer, at each format.
 ///
 /// # Errors
 /// Nodes that cannot be quantised; a sample that the integer graph cannot be run on.
@@ -30,7 +39,7 @@ pub fn round_alone(
     formats: &[Format],
     fit: &Fit,
     progress: &mut dyn FnMut(usize, usize),
-) -> Result<HashMap<ValueId, Vec<Vec<f64>>>, FitError> {
+) -> Result<HashMap<ValueId, Vec<Rounded>>, FitError> {
     let eight = Formats::default();
     let mut builder = Builder::new(float, ranges, &eight, Some(fit));
     builder.alone = Some(Alone {

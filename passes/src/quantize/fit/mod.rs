@@ -18,6 +18,7 @@ use rayon::prelude::*;
 
 use super::conv::Draft;
 use super::{Affine, Builder, Coded, Problem, Stop};
+use alone::Rounded;
 pub(crate) use feed::Feed;
 use feedback::{Channel, Factor};
 use moments::{Moments, Stride};
@@ -183,10 +184,16 @@ impl Builder<'_> {
         if let Some(alone) = &mut self.alone {
             let one = |&format: &Format| {
                 let mut own = Draft::nearest(weights, format, draft.bias.clone(), [x.affine, y]);
+                let layer = layer(own.format);
                 if studied && format.bits() <= fit.low_bits {
-                    layer(own.format).round(&mut own, &mut fitted, &mut held, y);
+                    layer.round(&mut own, &mut fitted, &mut held, y);
                 }
-                own.real()
+                let judge = studied.then(|| layer.covariances(&mut held));
+                let error = judge.map(|c| layer.error(&layer.nearest(&own), &c));
+                Rounded {
+                    weights: own.real(),
+                    error,
+                }
             };
             let found = alone.formats.iter().map(one).collect();
             alone.found.insert(node.output, found);
@@ -292,6 +299,7 @@ impl Layer<'_> {
         (0..self.groups).map(|g| moments.covariance(g)).collect()
     }
 
+    /// The channels of a draft.
     fn nearest(&self, draft: &Draft) -> Vec<Channel> {
         let rows = draft.codes.chunks_exact(self.k).zip(&draft.weight_scale);
         rows.map(|(codes, &scale)| Channel {
