@@ -7,7 +7,8 @@ use lowbit_ir::{DType, Graph, Tensor, Type, ValueId};
 
 use super::random::Random;
 use super::*;
-use crate::quantize::Ranges;
+use crate::calibrate::{Method, calibrate};
+use crate::quantize::{Fit, Ranges, Solver};
 
 /// Two convolutions, a pool and a classifier over four classes.
 fn network(dtype: DType) -> Graph {
@@ -398,4 +399,46 @@ fn a_layer_and_a_sample_that_are_not_finite_are_named() {
         error.starts_with("layer 'first', sample 2: the squared gradient"),
         "{error}"
     );
+}
+
+/// Inputs whose pixels are nearly alike: errors of weights that cancel are not seen.
+fn alike(i: usize) -> Result<Vec<Tensor>, Infallible> {
+    let mut random = Random::new(78, i as u64);
+    let base = 2.0 * random.uniform() - 1.0;
+    let x = (0..32).map(|_| base + 0.2 * random.uniform()).collect();
+    Ok(vec![Tensor::from_f64(DType::F32, [1, 4, 4, 2], x)])
+}
+
+#[test]
+fn layers_that_are_fitted_lose_less_than_rounded_ones() {
+    let graph = network(DType::F32);
+    let samples: Vec<Vec<Tensor>> = (100..164).map(|i| alike(i).unwrap()).collect();
+    let stats = calibrate(&graph, 64, |i| alike(100 + i), |_| true, |_, _| {}).unwrap();
+    let ranges = stats.ranges(Method::Mse);
+    let [mut plain, mut fitted] = [(); 2].map(|()| Study::new(&graph, &ranges, true));
+    let fit = Fit {
+        samples: &samples,
+        mean: &|v| stats.mean(v),
+        solver: Solver::Feedback,
+        low_bits: 6,
+        correct: true,
+    };
+    fitted.fit(&ranges, &fit, &mut |_, _| {}).unwrap();
+    let [before, after] = [&mut plain, &mut fitted].map(|study| {
+        study.correct(64, |i| alike(100 + i), |_, _| {}).unwrap();
+        measure(study, 32, alike, |_, _| {}).unwrap().loss
+    });
+    let column = WEIGHTS.iter().position(|f| f.bits() == 3).unwrap();
+    let total = |losses: &[Vec<f64>]| -> f64 { losses.iter().map(|l| l[column]).sum() };
+    let gain = total(&before) / total(&after);
+    assert!(gain > 1.5, "{gain}: {before:?} {after:?}");
+    let eight = |study: &Study<'_>| study.rounded[0][0].to_f64();
+    assert_eq!(
+        eight(&plain),
+        eight(&fitted),
+        "8 bits are rounded to nearest"
+    );
+    for share in fitted.shares().concat() {
+        assert!(share > 0.0 && share < 100.0, "{share}");
+    }
 }
