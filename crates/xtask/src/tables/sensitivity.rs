@@ -33,10 +33,10 @@ const HEAD: &str = "# Does a metric predict?
 
 Each metric of `lowbit sensitivity` predicts the loss of a plan as the sum over its layers. Here every metric predicts 100
 random mixed plans of each of three kinds: every layer 2 to 8 bits, every layer 3 to 8 bits, and 4.5 ± 0.15 bits on average
-over the weights. What the plans lose is measured: weights of all layers rounded to nearest at once, biases corrected for
-what that adds to the mean of each channel, everything else float; the mean divergence in nats between the outputs and the
-float model's on 256 samples of the calibration split (mobilenetv2: as many as the command takes by itself). `hessian` and
-`fisher` are those of the papers, which correct no biases. Each cell is Spearman's rank correlation between the two with the
+over the weights. What the plans lose is measured: weights of all layers rounded at once, with error feedback as layers are
+fitted, biases corrected for what that adds to the mean of each channel, everything else float; the mean divergence in nats
+between the outputs and the float model's on 256 samples of the calibration split (mobilenetv2: as many as the command takes
+by itself). `hessian` and `fisher` are those of the papers, for the nearest codes without corrected biases. Each cell is Spearman's rank correlation between the two with the
 90 % interval over 1000 resamplings of the plans. `joint` weights what layers lose alone so that sums are what up to 96
 other plans of each kind lose, and `auto` is the metric that `lowbit sensitivity` chooses by itself on those. `grouped` is
 `--group kind`: convolutions, depthwise convolutions, linear layers and attention each get the metric that orders 36 other
