@@ -75,7 +75,7 @@ impl Default for SensitivityOptions {
 type Losses = Vec<Vec<f64>>;
 
 /// Most samples by default.
-pub(crate) const MOST_SAMPLES: usize = 256;
+const MOST_SAMPLES: usize = 256;
 /// Fewest samples by default.
 const LEAST_SAMPLES: usize = 16;
 /// Multiply-accumulates that measuring layers alone, or the plans of one kind that judge metrics, may take by default.

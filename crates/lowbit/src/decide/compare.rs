@@ -95,20 +95,25 @@ impl Ask<'_> {
             let found = self.searched(limits, plans)?;
             rivals.push(Rival::new(found, SEARCH, from.clone()));
         }
-        let found = self.better(mixed, rivals)?;
         if self.quantizer.is_slow()? {
-            for (done, bits) in AHEAD.into_iter().enumerate() {
-                self.progress.step("single widths", done, AHEAD.len());
-                let limits = Limits {
-                    bits: Some(bits),
-                    ..Limits::default()
-                };
-                for rival in self.widths(&from, layers, &limits, defaults)? {
-                    self.lost(&formats(&rival.plan))?;
-                }
+            self.ahead(&from, layers, defaults)?;
+        }
+        self.better(mixed, rivals)
+    }
+
+    /// Measures single widths that other budgets will be held against.
+    fn ahead(&self, from: &Chosen, layers: &[Layer], defaults: &[Pin]) -> Result<(), Error> {
+        for (done, bits) in AHEAD.into_iter().enumerate() {
+            self.progress.step("single widths", done, AHEAD.len());
+            let limits = Limits {
+                bits: Some(bits),
+                ..Limits::default()
+            };
+            for rival in self.widths(from, layers, &limits, defaults)? {
+                self.lost(&formats(&rival.plan))?;
             }
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The widest single width within limits, with and without 8 bits in a small first and last layer.
@@ -137,8 +142,8 @@ impl Ask<'_> {
         Ok(rivals)
     }
 
-    /// The mixed plan or what a search made of it where they lose less than one width for all on samples that none of them
-    /// is fitted on; less by more than a standard error where plans are judged on the samples that they were chosen by.
+    /// The mixed plan or what a search made of it where they lose less than one width for all, by more than a standard error
+    /// of the paired difference, on samples that none of them is fitted on.
     fn better(&self, mixed: Decision, rivals: Vec<Rival>) -> Result<Decision, Error> {
         if rivals.is_empty() {
             return Ok(mixed);
@@ -186,10 +191,7 @@ impl Ask<'_> {
             }
         }
         if let Some(plain) = plain {
-            let margin = match self.quantizer.judges_chose() {
-                true => standard_error(&best.lost, &plain.lost),
-                false => 0.0,
-            };
+            let margin = standard_error(&best.lost, &plain.lost);
             if best.mean() + margin > plain.mean() {
                 if best.mean() < plain.mean() {
                     let name = &all[plain.at].plan;

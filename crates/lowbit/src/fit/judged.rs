@@ -8,7 +8,6 @@ use lowbit_passes::quantize::Formats;
 
 use super::{Candidate, ENOUGH, Fitted, How, Judge, Quantizer, Run};
 use crate::network::key;
-use crate::sensitivity::MOST_SAMPLES;
 use crate::{Cache, Error, Key, Progress};
 
 /// Fits that are kept of plans that were compared.
@@ -52,13 +51,6 @@ impl Quantizer<'_> {
             return Err(Cache::damaged());
         }
         Ok(words.0.iter().copied().map(f64::from_le_bytes).collect())
-    }
-
-    /// Whether plans are judged on the samples that they are chosen by, and flatter themselves: calibration samples are so
-    /// few that sensitivities are measured on all of them.
-    pub(crate) fn judges_chose(&self) -> bool {
-        let tune = self.data.split().tune.as_ref();
-        tune.is_none_or(|r| r.is_empty()) && self.indices.len() <= MOST_SAMPLES
     }
 
     /// Whether a fit takes seconds and what plans lose can be kept, so that it pays to measure before it is asked for.
