@@ -25,8 +25,8 @@ float model in nats, or the noise-to-signal ratio of the output where it gives n
 takes the mixed plan where it loses less by more than the standard error of the paired difference, so that the loss of what
 it returns is never above uniform's. *Won* is on the evaluation split, which nothing read before: percentage points of top-1
 that the returned object wins over the uniform one, or decibels of signal to noise of the output where there are no labels,
-± twice the standard error of the paired difference. Where a cell misses what is aimed at, the aim stands behind it. `cargo xtask tables allocation MODEL...` measures rows again and goes on
-where it stopped.
+± twice the standard error of the paired difference. Where a cell misses what is aimed at, the aim stands behind it.
+`cargo xtask tables allocation MODEL...` measures rows again and goes on where it stopped.
 
 ## Average bits
 
