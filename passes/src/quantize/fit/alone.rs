@@ -16,8 +16,8 @@ pub(super) const WIDEST: usize = 2048;
 pub struct Rounded {
     /// What the codes stand for, in the order of the weights.
     pub weights: Vec<f64>,
-    /// Squared error of the layer's output on samples that the codes were not fitted on, less that of its mean, in steps of
-    /// what it reads; nothing where that is not known.
+    /// Squared error of the layer's output on every fourth sample of the fit, less that of its mean, in steps of what it
+    /// reads; nothing where that is not known.
     pub error: Option<f64>,
 }
 
