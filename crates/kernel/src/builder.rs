@@ -187,6 +187,13 @@ impl Builder {
         self.op(OpCode::Load, ty, &[], Attr::At(at))
     }
 
+    /// Reads a tile: `rows` rows, `pitch` bytes from one to the next.
+    pub fn load_rows(&mut self, ty: Type, at: Addr, rows: usize, pitch: i64) -> Val {
+        let rows = rows as u32;
+        let attr = Attr::Rows { at, rows, pitch };
+        self.op(OpCode::LoadRows, ty, &[], attr)
+    }
+
     /// Reads a scalar and puts it into every lane of `ty`.
     pub fn load_splat(&mut self, ty: Type, at: Addr) -> Val {
         let scalar = self.load(ty.lane(), at);
@@ -305,6 +312,11 @@ impl Builder {
     /// As [`Builder::dot4`], where sums of two neighbouring products are proved to fit 16 bits.
     pub fn dot4_narrow(&mut self, acc: Val, a: Val, w: Val) -> Val {
         self.op(OpCode::Dot4Narrow, self.ty(acc), &[acc, a, w], Attr::None)
+    }
+
+    /// Products of tiles: see [`OpCode::Dot4Tile`].
+    pub fn dot4_tile(&mut self, acc: Val, a: Val, w: Val) -> Val {
+        self.op(OpCode::Dot4Tile, self.ty(acc), &[acc, a, w], Attr::None)
     }
 
     /// `acc + Σ a·w` over groups of 4 bytes, both signed.

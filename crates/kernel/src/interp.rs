@@ -114,6 +114,12 @@ impl Machine<'_> {
         let (types, args): (Vec<_>, Vec<_>) = op.args.iter().map(|&a| self.get(a)).unzip();
         let memory = match &op.attr {
             Attr::At(at) => self.read(at, (op.code.def().reads)(op.ty))?,
+            Attr::Rows { at, rows, pitch } => {
+                let bytes = op.ty.bytes() / *rows as usize;
+                let row = |k| self.read(&at.clone().plus(i64::from(k) * pitch), bytes);
+                let rows = (0..*rows).map(row).collect::<Result<Vec<_>, _>>()?;
+                Cow::Owned(rows.concat())
+            }
             _ => Cow::Borrowed(&[][..]),
         };
         op.code.eval(OpCall {

@@ -156,6 +156,15 @@ pub enum Attr {
     At(Addr),
     /// A loop's counter.
     Var(LoopVar),
+    /// Rows of memory.
+    Rows {
+        /// Where the first one starts.
+        at: Addr,
+        /// How many.
+        rows: u32,
+        /// Bytes from one to the next; 0 reads the same bytes for every row.
+        pitch: i64,
+    },
 }
 
 /// One operation; [`OpCode`] documents what each computes.

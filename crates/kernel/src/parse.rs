@@ -310,7 +310,7 @@ impl<'a> Parser<'a> {
         loop {
             match self.peek().chars().next() {
                 Some('%') => args.push(self.val()?),
-                Some('@') => attr = Attr::At(self.address()?),
+                Some('@') => attr = self.memory()?,
                 Some('[') => {
                     self.next += 1;
                     attr = Attr::List(self.list("]", |p| p.read("a number"))?);
@@ -327,6 +327,18 @@ impl<'a> Parser<'a> {
                 });
             }
         }
+    }
+
+    /// An address, of one value or of rows.
+    fn memory(&mut self) -> Parsed<Attr> {
+        let at = self.address()?;
+        if !self.accept("rows") {
+            return Ok(Attr::At(at));
+        }
+        let rows = self.read("a number of rows")?;
+        self.expect("by")?;
+        let pitch = self.read("bytes between rows")?;
+        Ok(Attr::Rows { at, rows, pitch })
     }
 
     fn address(&mut self) -> Parsed<Addr> {

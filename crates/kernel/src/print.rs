@@ -76,6 +76,9 @@ impl Printer<'_, '_, '_> {
             Attr::List(xs) => Some(format!("[{}]", list(xs))),
             Attr::At(at) => Some(self.address(at)),
             Attr::Var(var) => Some(var.to_string()),
+            Attr::Rows { at, rows, pitch } => {
+                Some(format!("{} rows {rows} by {pitch}", self.address(at)))
+            }
         };
         let items = op.args.iter().map(Val::to_string).chain(attr);
         format!("{} {} {}", op.code.def().name, op.ty, list(items))

@@ -108,6 +108,9 @@ impl Checker<'_> {
             Attr::At(at) => self
                 .access(at, (op.code.def().reads)(op.ty), true)
                 .map_err(|why| format!("{v}: {why}"))?,
+            Attr::Rows { at, rows, pitch } => self
+                .rows(at, (*rows, *pitch), op.ty)
+                .map_err(|why| format!("{v}: {why}"))?,
             Attr::Var(var) if !self.trips.contains_key(var) => {
                 return Err(format!("{v}: {var} is no surrounding loop"));
             }
@@ -115,6 +118,17 @@ impl Checker<'_> {
         }
         debug_assert!(op.code != OpCode::Load || op.args.is_empty());
         self.define(v, op.ty)
+    }
+
+    /// The first and the last row, between which the others lie.
+    fn rows(&self, at: &Addr, (rows, pitch): (u32, i64), ty: Type) -> Checked {
+        if pitch.unsigned_abs() > LARGEST as u64 {
+            return Err(format!("{pitch} is no sensible number of bytes"));
+        }
+        let bytes = ty.bytes() / rows as usize;
+        let last = at.clone().plus(i64::from(rows - 1) * pitch);
+        self.access(at, bytes, true)?;
+        self.access(&last, bytes, true)
     }
 
     fn store(&mut self, v: Val, at: &Addr) -> Checked {

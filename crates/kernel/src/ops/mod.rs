@@ -8,6 +8,7 @@ mod memory;
 mod narrow;
 mod reduce;
 mod select;
+mod tile;
 
 use crate::{Attr, Type};
 
@@ -26,6 +27,8 @@ pub enum AttrKind {
     At,
     /// [`Attr::Var`].
     Var,
+    /// [`Attr::Rows`].
+    Rows,
 }
 
 impl AttrKind {
@@ -38,6 +41,7 @@ impl AttrKind {
                 | (Self::List, Attr::List(_))
                 | (Self::At, Attr::At(_))
                 | (Self::Var, Attr::Var(_))
+                | (Self::Rows, Attr::Rows { .. })
         )
     }
 }
@@ -60,7 +64,7 @@ pub struct Call<'a> {
     pub sig: Signature<'a>,
     /// Lanes of each operand, canonical (wrapped and sign-extended).
     pub args: &'a [&'a [i64]],
-    /// Bytes at the address, for operations that read memory; else empty.
+    /// Bytes at the address, for operations that read memory, rows one after the other; else empty.
     pub memory: &'a [u8],
 }
 
@@ -183,6 +187,12 @@ ops! {
     Dot4Narrow = dot::DOT4_NARROW,
     /// `dot2 acc i32xL, a i16x2L, b i16x2L`: `acc + a[2l]·b[2l] + a[2l+1]·b[2l+1]`, signed, modulo 2^32.
     Dot2 = dot::DOT2,
+    /// Rows from memory, each in order, `attr` bytes from one to the next: a tile of 1 to 16 rows of 4 to 64 bytes. Where no
+    /// row of a target says so it is no operation of it.
+    LoadRows = tile::LOAD_ROWS,
+    /// `dot4_tile acc i32x16R, a i8x4SR, w i8x64S`: lane n of row r is `acc + Σ a[r][4s+k]·w[s][4n+k]` over s in 0..S and k in
+    /// 0..4, a unsigned, w signed, modulo 2^32; `acc` and `w` have rows of 64 bytes.
+    Dot4Tile = tile::DOT4_TILE,
     /// High 32 bits of the signed product: floor of a·b / 2^32.
     Mulhi = dot::MULHI,
     /// `requant acc, m, c`, all i32xL: (acc·m + 2^(c−1)) >> c in 64 bits, 1 ≤ c ≤ 62, then the low 32 bits.

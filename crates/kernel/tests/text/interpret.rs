@@ -43,6 +43,31 @@ fn dot4_reads_activations_unsigned_and_weights_signed() {
 }
 
 #[test]
+fn dot4_tile_multiplies_rows_by_columns_of_four_bytes() {
+    // two rows of four bytes, three bytes apart; the columns of w are 1, 2, … in every byte
+    let x = [1_u8, 1, 1, 255, 2, 2, 2];
+    let w: Vec<u8> = (0..64).map(|k| k / 4 + 1).collect();
+    let body = "%0 = const i32x32 7 %1 = load_rows i8x8 @x[0] rows 2 by 3 %2 = load_rows i8x64 @x[7] rows 1 by 0
+        %3 = dot4_tile i32x32 %0, %1, %2 store %3, @y[0]";
+    let sums = |row: i32| (1..=16).map(move |n| 7 + row * n);
+    let expected: Vec<i32> = sums(1 + 1 + 1 + 255).chain(sums(255 + 2 + 2 + 2)).collect();
+    assert_eq!(
+        run(body, &[&x[..], &w].concat(), 128).unwrap(),
+        i32s(&expected)
+    );
+    let refused = |text: &str| {
+        let text = format!("kernel k(@x: in 64, @y: out 64) {{ {text} }}");
+        lowbit_kernel::verify(&text.parse().unwrap())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refused("%0 = load_rows i8x64 @x[0] rows 2 by 33").contains("ends at 64"));
+    assert!(refused("%0 = load_rows i8x64 @x[0] rows 2 by -1").contains("@x"));
+    assert!(refused("%0 = load_rows i8x68 @x[0] rows 17 by 0").contains("16 rows"));
+    assert!(refused("%0 = load_rows i8x4 @x[0] rows 2 by 0").contains("multiple of 4"));
+}
+
+#[test]
 fn requant_rounds_half_up_and_mulhi_floors() {
     let x = i32s(&[5, -5, 6, -7]);
     let body = "%0 = load i32x4 @x[0] %1 = const i32x4 3 %2 = const i32x4 1 %3 = requant i32x4 %0, %1, %2 store %3, @y[0]";

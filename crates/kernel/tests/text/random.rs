@@ -275,6 +275,17 @@ impl Author {
                     Attr::Int(part),
                 ))
             }
+            OpCode::LoadRows => {
+                let (rows, pitch) = (1 + self.random.below(4), self.random.below(40));
+                let at = self.address(8 + (rows - 1) * pitch, false);
+                let (rows, pitch) = (rows as u32, pitch as i64);
+                let ty = Type::I8.x(8 * rows as u16);
+                Some((ty, Vec::new(), Attr::Rows { at, rows, pitch }))
+            }
+            OpCode::Dot4Tile => {
+                let (acc, a, w) = (Type::I32.x(16), Type::I8.x(4), Type::I8.x(64));
+                plain(acc, vec![self.value(acc), self.value(a), self.value(w)])
+            }
             OpCode::ReduceAdd | OpCode::ReduceSmax => plain(Type::I32, vec![self.value(acc)]),
             _ => self.lane_wise(code, ty),
         }
