@@ -63,6 +63,7 @@ pub(crate) static TARGET: Target = Target {
         lut: 80,
         trip: 10,
         call: 300,
+        tile: None,
         cache: [64 * 1024, 512 * 1024],
         lines: [20, 40, 100],
         mhz: 2500,

@@ -39,6 +39,8 @@ pub enum CpuidRegister {
     Ebx,
     /// `ecx`.
     Ecx,
+    /// `edx`.
+    Edx,
 }
 
 /// How a program asks the processor for a feature.
@@ -100,6 +102,8 @@ macro_rules! features {
 
 const YMM: u32 = 0x06;
 const ZMM: u32 = 0xe6;
+/// Configuration and data of tiles.
+const TMM: u32 = 0x6_0006;
 
 const fn leaf1(bit: u32, xcr0: u32) -> Probe {
     Probe::Cpuid {
@@ -126,6 +130,16 @@ const fn leaf7_ecx(bit: u32, xcr0: u32) -> Probe {
         leaf: 7,
         subleaf: 0,
         register: CpuidRegister::Ecx,
+        bit,
+        xcr0,
+    }
+}
+
+const fn leaf7_edx(bit: u32, xcr0: u32) -> Probe {
+    Probe::Cpuid {
+        leaf: 7,
+        subleaf: 0,
+        register: CpuidRegister::Edx,
         bit,
         xcr0,
     }
@@ -182,12 +196,34 @@ features! {
     Avx512bitalg X86_64 "avx512bitalg" leaf7_ecx(12, ZMM);
     /// Population count of 32- and 64-bit lanes.
     Avx512vpopcntdq X86_64 "avx512vpopcntdq" leaf7_ecx(14, ZMM);
+    /// Registers of 16 rows of 64 bytes.
+    AmxTile X86_64 "amx-tile" leaf7_edx(24, TMM);
+    /// Products of such tiles of bytes.
+    AmxInt8 X86_64 "amx-int8" leaf7_edx(25, TMM);
     /// 128-bit vectors of ARM.
     Neon Aarch64 "neon" Probe::Base;
     /// Dot products of bytes.
     Dotprod Aarch64 "dotprod" id_register("ID_AA64ISAR0_EL1", 44);
     /// Dot products of unsigned with signed bytes, and matrix products.
     I8mm Aarch64 "i8mm" id_register("ID_AA64ISAR1_EL1", 52);
+}
+
+impl Feature {
+    /// The feature of an LLVM name.
+    pub fn of_llvm_name(name: &str) -> Option<Self> {
+        let all = Self::ALL.iter().copied();
+        all.into_iter().find(|f| f.llvm_name() == name)
+    }
+
+    /// Whether the processor that runs this program has it.
+    pub fn on_host(self) -> bool {
+        crate::host::has(self)
+    }
+
+    /// Whether it is about matrix tiles.
+    pub fn is_tile(self) -> bool {
+        matches!(self, Self::AmxTile | Self::AmxInt8)
+    }
 }
 
 impl fmt::Display for Feature {

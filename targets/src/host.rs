@@ -35,7 +35,29 @@ pub(crate) fn has(feature: Feature) -> bool {
         Feature::Avx512vnni => has!("avx512vnni"),
         Feature::Avx512bitalg => has!("avx512bitalg"),
         Feature::Avx512vpopcntdq => has!("avx512vpopcntdq"),
+        Feature::AmxTile => tiles() & 1 << 24 != 0,
+        Feature::AmxInt8 => tiles() & 1 << 25 != 0,
         Feature::Neon | Feature::Dotprod | Feature::I8mm => false,
+    }
+}
+
+/// The bits of what `cpuid` says of features that are about tiles, where the operating system saves tiles: what it saves is
+/// then as large as the place of their data, which is the last of all.
+#[cfg(target_arch = "x86_64")]
+fn tiles() -> u32 {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    const STATES: u32 = 0xd;
+    const TILE_DATA: u32 = 18;
+    if __cpuid(0).eax < STATES {
+        return 0;
+    }
+    let (saved, data) = (
+        __cpuid_count(STATES, 0).ebx,
+        __cpuid_count(STATES, TILE_DATA),
+    );
+    match data.eax > 0 && saved >= data.ebx + data.eax {
+        true => __cpuid_count(7, 0).edx,
+        false => 0,
     }
 }
 

@@ -13,13 +13,14 @@ mod host;
 mod portable;
 mod resolve;
 mod row;
+mod x86_64_amx;
 mod x86_64_avxvnni;
 mod x86_64_v3;
 mod x86_64_vnni;
 
 pub use feature::{Arch, CpuidRegister, Feature, Probe};
-pub use resolve::{ResolvedTarget, TargetError, resolve};
-pub use row::{Costs, DotSigns, Row, Rule, Sequence, Target};
+pub use resolve::{ResolvedTarget, TargetError, native_without, resolve};
+pub use row::{Costs, DotSigns, Row, Rule, Sequence, Target, TileCosts};
 
 /// Every level, in each family from weak to strong.
 pub static ALL: &[&Target] = &[
@@ -27,6 +28,7 @@ pub static ALL: &[&Target] = &[
     &x86_64_v3::TARGET,
     &x86_64_avxvnni::TARGET,
     &x86_64_vnni::TARGET,
+    &x86_64_amx::TARGET,
     &aarch64_neon::TARGET,
     &aarch64_dotprod::TARGET,
     &aarch64_i8mm::TARGET,

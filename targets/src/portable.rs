@@ -26,6 +26,7 @@ pub(crate) static TARGET: Target = Target {
         lut: 500,
         trip: 10,
         call: 300,
+        tile: None,
         cache: [32 * 1024, 256 * 1024],
         lines: [20, 60, 100],
         mhz: 2500,

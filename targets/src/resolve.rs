@@ -110,9 +110,9 @@ const PROCESSORS: &[(&str, &str, &[Feature])] = &[
     ("icelake-server", "x86-64-vnni", ICE),
     ("tigerlake", "x86-64-vnni", ICE),
     ("rocketlake", "x86-64-vnni", ICE),
-    ("sapphirerapids", "x86-64-vnni", ICE),
-    ("emeraldrapids", "x86-64-vnni", ICE),
-    ("graniterapids", "x86-64-vnni", ICE),
+    ("sapphirerapids", "x86-64-amx", ICE),
+    ("emeraldrapids", "x86-64-amx", ICE),
+    ("graniterapids", "x86-64-amx", ICE),
     ("znver4", "x86-64-vnni", ICE),
     ("znver5", "x86-64-vnni", ICE),
     ("cortex-a53", "aarch64-neon", &[]),
@@ -237,9 +237,20 @@ fn named(arch: Arch, triple: String, cpu: &str) -> Result<ResolvedTarget, Target
     }
 }
 
-/// The last level of [`ALL`] whose features the host has: levels are listed from weak to strong.
+/// The host without a feature that its processor has but its system refuses.
+pub fn native_without(refused: Feature) -> ResolvedTarget {
+    let arch = host::arch();
+    let has = |f| f != refused && host::has(f);
+    strongest(arch, arch.default_triple().to_owned(), has)
+}
+
 fn native(arch: Arch, triple: String) -> ResolvedTarget {
-    let fits = |t: &&&Target| t.archs.contains(&arch) && t.features.iter().all(|&f| host::has(f));
+    strongest(arch, triple, host::has)
+}
+
+/// The last level of [`ALL`] whose features there are: levels are listed from weak to strong.
+fn strongest(arch: Arch, triple: String, has: impl Fn(Feature) -> bool) -> ResolvedTarget {
+    let fits = |t: &&&Target| t.archs.contains(&arch) && t.features.iter().all(|&f| has(f));
     let level = ALL
         .iter()
         .rev()
@@ -250,6 +261,6 @@ fn native(arch: Arch, triple: String) -> ResolvedTarget {
         .optional
         .iter()
         .copied()
-        .filter(|&f| f.arch() == arch && host::has(f));
+        .filter(|&f| f.arch() == arch && has(f));
     with(level, arch, triple, level.name, extra)
 }

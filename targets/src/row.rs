@@ -97,12 +97,45 @@ pub struct Costs {
     pub trip: u64,
     /// What calling a kernel costs besides its body.
     pub call: u64,
+    /// What tiles cost, where the level has them.
+    pub tile: Option<TileCosts>,
     /// Bytes of the first- and second-level data caches of one core.
     pub cache: [usize; 2],
     /// Reading or writing 64 bytes in order in the first, second and third level.
     pub lines: [u64; 3],
     /// Clock that turns cycles into time.
     pub mhz: u32,
+}
+
+/// Costs of matrix tiles in tenths of a cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TileCosts {
+    /// A product of a tile of 16 rows; fewer rows take proportionally less, as far as `least`.
+    pub product: u64,
+    /// The least that a product takes.
+    pub least: u64,
+    /// Loading a tile whose rows lie in one line of the cache each.
+    pub load: u64,
+    /// What a row adds that lies in two.
+    pub crossing: u64,
+    /// Storing a tile, which nothing hides.
+    pub store: u64,
+    /// Giving the tiles their shapes, once a kernel.
+    pub configure: u64,
+}
+
+impl TileCosts {
+    /// A product of `rows` rows.
+    pub fn rows(&self, rows: u64) -> u64 {
+        (self.product * rows / 16).max(self.least)
+    }
+
+    /// Loading `rows` rows of `bytes` bytes that start at multiples of `unit` bytes, a divisor of 64, one as often as another.
+    pub fn loading(&self, rows: u64, bytes: u64, unit: u64) -> u64 {
+        let places = 64 / unit;
+        let crossing = (0..places).filter(|k| k * unit + bytes > 64).count() as u64;
+        self.load + rows * crossing * self.crossing / places
+    }
 }
 
 impl Costs {

@@ -64,6 +64,7 @@ fn processors_resolve_to_their_level() {
     assert_eq!(level("cortex-a72"), "aarch64-neon");
     assert_eq!(level("apple-m1"), "aarch64-dotprod");
     let spr = resolve(None, Some("sapphirerapids")).unwrap();
+    assert_eq!(spr.level.name, "x86-64-amx");
     assert!(spr.features.contains(&Feature::Avx512vbmi));
     assert!(
         !resolve(None, Some("cascadelake"))
@@ -71,6 +72,15 @@ fn processors_resolve_to_their_level() {
             .features
             .contains(&Feature::Avx512vbmi)
     );
+}
+
+#[test]
+fn a_refused_feature_leaves_the_rest_of_the_host() {
+    let native = resolve(None, None).unwrap();
+    let without = crate::native_without(Feature::AmxTile);
+    assert!(without.features.iter().all(|f| native.features.contains(f)));
+    assert!(!without.features.iter().any(|f| f.is_tile()));
+    assert_eq!(Feature::of_llvm_name("amx-int8"), Some(Feature::AmxInt8));
 }
 
 #[test]

@@ -144,6 +144,7 @@ pub(crate) static TARGET: Target = Target {
         lut: 300,
         trip: 10,
         call: 300,
+        tile: None,
         cache: [48 * 1024, 1280 * 1024],
         lines: [20, 40, 65],
         mhz: 4000,

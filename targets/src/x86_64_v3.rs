@@ -160,6 +160,7 @@ pub(crate) static TARGET: Target = Target {
         lut: 300,
         trip: 10,
         call: 300,
+        tile: None,
         cache: [32 * 1024, 512 * 1024],
         lines: [20, 52, 65],
         mhz: 3500,

@@ -28,7 +28,7 @@ const FEATURES: &[Feature] = &[
 
 const VNNI_VL: &[Feature] = &[Avx512vnni, Avx512vl];
 
-const ROWS: &[Row] = &[
+pub(crate) const ROWS: &[Row] = &[
     intrinsic(
         OpCode::Dot4,
         Type::I32.x(16),
@@ -226,6 +226,7 @@ pub(crate) static TARGET: Target = Target {
         lut: 22,
         trip: 0,
         call: 270,
+        tile: None,
         cache: [48 * 1024, 1024 * 1024],
         lines: [5, 13, 25],
         mhz: 4000,

@@ -122,6 +122,18 @@ fn x86<'c>(g: &Generator<'c>, target: &ResolvedTarget, function: FunctionValue<'
             LACKS_STATE,
         );
         require(g, function, enabled_states(g), states.into(), LACKS_STATE);
+        if states & TILE_DATA != 0 && target.triple.contains("linux") {
+            let granted = g
+                .builder
+                .build_int_compare(
+                    IntPredicate::EQ,
+                    ask_for_tiles(g),
+                    g.context.i64_type().const_zero(),
+                    "",
+                )
+                .expect(BUILT);
+            branch(g, function, granted, LACKS_STATE);
+        }
     }
 }
 
@@ -133,8 +145,44 @@ fn answer<'c>(g: &Generator<'c>, leaf: u32, subleaf: u32, register: CpuidRegiste
         CpuidRegister::Eax => 0,
         CpuidRegister::Ebx => 1,
         CpuidRegister::Ecx => 2,
+        CpuidRegister::Edx => 3,
     };
     assembly(g, "cpuid", registers, 4, &question, position)
+}
+
+/// The state component of XCR0 that holds tiles.
+const TILE_DATA: u32 = 1 << 18;
+
+/// Asks Linux to save tiles for this process, as it does for those only that ask: 0 where it will.
+fn ask_for_tiles<'c>(g: &Generator<'c>) -> IntValue<'c> {
+    const ARCH_PRCTL: u64 = 158;
+    const REQUEST_PERMISSION: u64 = 0x1023;
+    let long = g.context.i64_type();
+    let numbers = [
+        ARCH_PRCTL,
+        REQUEST_PERMISSION,
+        u64::from(TILE_DATA.trailing_zeros()),
+    ];
+    let ty = long.fn_type(&[long.into(); 3], false);
+    let registers = "={rax},{rax},{rdi},{rsi},~{rcx},~{r11},~{memory},~{dirflag},~{fpsr},~{flags}";
+    let code = g.context.create_inline_asm(
+        ty,
+        "syscall".to_owned(),
+        registers.to_owned(),
+        true,
+        false,
+        None,
+        false,
+    );
+    let args = numbers.map(|n| long.const_int(n, false).into());
+    let call = g
+        .builder
+        .build_indirect_call(ty, code, &args, "")
+        .expect(BUILT);
+    call.try_as_basic_value()
+        .basic()
+        .expect("it returns a register")
+        .into_int_value()
 }
 
 /// Low half of XCR0.

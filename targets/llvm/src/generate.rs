@@ -295,6 +295,20 @@ impl<'c> Generator<'c> {
             .expect("the intrinsic returns a value")
     }
 
+    /// Calls an LLVM intrinsic that gives no value back.
+    pub(crate) fn instruction(&self, name: &str, args: &[V<'c>]) {
+        let types: Vec<BasicMetadataTypeEnum<'c>> =
+            args.iter().map(|a| a.get_type().into()).collect();
+        let function = self.module.get_function(name).unwrap_or_else(|| {
+            let ty = self.context.void_type().fn_type(&types, false);
+            self.module.add_function(name, ty, None)
+        });
+        let args: Vec<_> = args.iter().map(|&a| a.into()).collect();
+        self.builder
+            .build_call(function, &args, "")
+            .expect(POSITIONED);
+    }
+
     pub(crate) fn prefetch(&self, pointer: PointerValue<'c>, locality: u8) {
         let int = self.context.i32_type();
         let types = [

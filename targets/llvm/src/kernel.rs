@@ -2,13 +2,14 @@
 
 use crate::generate::{Generator, V};
 use crate::ops::{Use, lower};
+use crate::tiles::Tiles;
 use inkwell::IntPredicate;
 use inkwell::attributes::AttributeLoc;
 use inkwell::basic_block::BasicBlock;
 use inkwell::module::Linkage;
 use inkwell::values::{FunctionValue, IntValue, PhiValue, PointerValue};
 use lowbit_kernel::{Addr, Attr, Block, Buffer, For, Kernel, LoopVar, Op, OpCode, Stmt, Type, Val};
-use lowbit_targets::ResolvedTarget;
+use lowbit_targets::{Feature, ResolvedTarget};
 use std::collections::HashMap;
 
 const BUILT: &str = "the builder stands in a block";
@@ -27,6 +28,8 @@ struct Lowering<'a, 'c> {
     function: FunctionValue<'c>,
     values: HashMap<Val, (Type, V<'c>)>,
     counters: HashMap<LoopVar, Counter<'c>>,
+    /// Registers of tiles, whose values stand for by their numbers.
+    tiles: Option<Tiles>,
 }
 
 /// What the name of a kernel's function starts with.
@@ -56,6 +59,7 @@ pub(crate) fn define<'c>(
     }
     g.builder
         .position_at_end(g.context.append_basic_block(function, ""));
+    let has_tiles = target.features.contains(&Feature::AmxInt8);
     let mut lowering = Lowering {
         g,
         target,
@@ -63,8 +67,13 @@ pub(crate) fn define<'c>(
         function,
         values: HashMap::new(),
         counters: HashMap::new(),
+        tiles: has_tiles.then(|| Tiles::assign(kernel)).flatten(),
     };
+    lowering.configure();
     lowering.block(&kernel.body);
+    if lowering.tiles.is_some() {
+        g.instruction("llvm.x86.tilerelease", &[]);
+    }
     g.builder.build_return(None).expect(BUILT);
     function
 }
@@ -91,9 +100,14 @@ impl<'c> Lowering<'_, 'c> {
         for stmt in &block.stmts {
             match stmt {
                 Stmt::Let(v, op) => {
-                    let value = self.operation(op);
+                    let tile = self.tile(*v);
+                    let value = match tile {
+                        Some(tile) => self.tile_operation(op, tile),
+                        None => self.operation(op),
+                    };
                     self.values.insert(*v, (op.ty, value));
                 }
+                Stmt::Store(v, at) if self.tile(*v).is_some() => self.store_tile(*v, at),
                 Stmt::Store(v, at) => {
                     self.g
                         .store(self.values[v].1, self.address(at), self.alignment(at))
@@ -105,6 +119,49 @@ impl<'c> Lowering<'_, 'c> {
         }
     }
 
+    /// Gives the tile registers their shapes.
+    fn configure(&self) {
+        let Some(tiles) = &self.tiles else { return };
+        let (g, ty) = (self.g, Type::I8.x(64));
+        let config = tiles.config().map(i64::from);
+        let room = g.builder.build_alloca(g.ty(ty), "").expect(BUILT);
+        g.store(g.constant_lanes(ty, &config), room, 1);
+        g.instruction("llvm.x86.ldtilecfg", &[room.into()]);
+    }
+
+    /// The number of a value's tile register.
+    fn tile(&self, v: Val) -> Option<V<'c>> {
+        let number = self.tiles.as_ref()?.number(v)?;
+        Some(self.g.constant(Type::I8, number.into()))
+    }
+
+    fn tile_operation(&self, op: &Op, tile: V<'c>) -> V<'c> {
+        match &op.attr {
+            Attr::Rows { at, pitch, .. } => {
+                let pitch = self.g.constant(Type::I64, *pitch);
+                let args = [tile, self.address(at).into(), pitch];
+                self.g.instruction("llvm.x86.tileloadd64", &args);
+            }
+            _ => {
+                let factor = |k: usize| self.values[&op.args[k]].1;
+                let args = [tile, factor(1), factor(2)];
+                self.g.instruction("llvm.x86.tdpbusd", &args);
+            }
+        }
+        tile
+    }
+
+    fn store_tile(&self, v: Val, at: &Addr) {
+        let row = self.tiles.as_ref().and_then(|t| t.row_bytes(v));
+        let row = row.expect("the value has a register") as i64;
+        let args = [
+            self.values[&v].1,
+            self.address(at).into(),
+            self.g.constant(Type::I64, row),
+        ];
+        self.g.instruction("llvm.x86.tilestored64", &args);
+    }
+
     fn operation(&self, op: &Op) -> V<'c> {
         if let (OpCode::Index, Attr::Var(var)) = (op.code, &op.attr) {
             return match self.counters[var] {
@@ -114,7 +171,7 @@ impl<'c> Lowering<'_, 'c> {
         }
         let (types, args) = op.args.iter().map(|a| self.values[a]).unzip();
         let (pointer, align) = match &op.attr {
-            Attr::At(at) => (Some(self.address(at)), self.alignment(at)),
+            Attr::At(at) | Attr::Rows { at, .. } => (Some(self.address(at)), self.alignment(at)),
             _ => (None, 1),
         };
         lower(
@@ -201,15 +258,15 @@ impl<'c> Lowering<'_, 'c> {
         b.position_at_end(body);
         let counter = b.build_phi(long, "").expect(BUILT);
         counter.add_incoming(&[(&long.const_zero(), before)]);
-        let phis: Vec<_> = inits
-            .iter()
-            .map(|&(ty, init)| self.phi(ty, init, before))
-            .collect();
-        let inside = inits
-            .iter()
-            .zip(&phis)
-            .map(|(&(ty, _), phi)| (ty, phi.as_basic_value()))
-            .collect();
+        let phi = |(&(ty, init), &(_, from)): (&(Type, V<'c>), &(Val, Val))| {
+            let register = self.tile(from).is_some();
+            (!register).then(|| self.phi(ty, init, before))
+        };
+        let phis: Vec<_> = inits.iter().zip(&f.carried).map(phi).collect();
+        let value = |(&(ty, init), phi): (&(Type, V<'c>), &Option<PhiValue<'c>>)| {
+            (ty, phi.map_or(init, |phi| phi.as_basic_value()))
+        };
+        let inside = inits.iter().zip(&phis).map(value).collect();
         self.carry(f.carried.iter().map(|c| c.0), inside);
         self.counters.insert(
             f.var,
@@ -230,7 +287,7 @@ impl<'c> Lowering<'_, 'c> {
         f: &For,
         body: BasicBlock<'c>,
         counter: PhiValue<'c>,
-        phis: &[PhiValue<'c>],
+        phis: &[Option<PhiValue<'c>>],
     ) {
         let (b, long) = (&self.g.builder, self.g.context.i64_type());
         let latch = b.get_insert_block().expect(BUILT);
@@ -247,7 +304,9 @@ impl<'c> Lowering<'_, 'c> {
         b.build_conditional_branch(more, body, after).expect(BUILT);
         counter.add_incoming(&[(&next, latch)]);
         for (phi, (_, y)) in phis.iter().zip(&yields) {
-            phi.add_incoming(&[(y, latch)]);
+            if let Some(phi) = phi {
+                phi.add_incoming(&[(y, latch)]);
+            }
         }
         b.position_at_end(after);
         self.carry(f.results.iter().copied(), yields);

@@ -12,6 +12,7 @@ mod kernel;
 mod ops;
 mod rules;
 mod scan;
+mod tiles;
 
 pub use emit::{EmitError, Emitted, Options, emit};
 pub use scan::{FloatInstruction, Report, ScanError, disassemble, kernel_bytes, scan};

@@ -26,6 +26,7 @@ pub(crate) fn lower<'c>(g: &Generator<'c>, target: &ResolvedTarget, u: &Use<'_, 
         Some(Rule::Intrinsic { name, as_acc }) => rules::intrinsic(g, u, name, as_acc),
         Some(Rule::Sequence(sequence)) => rules::sequence(g, target, u, sequence),
         None => match target.split_row(u.code, u.ty) {
+            None if u.code == OpCode::Dot4Tile => dot_tile(g, target, u),
             None if u.code == OpCode::Dot4Narrow => lower(
                 g,
                 target,
@@ -96,6 +97,7 @@ pub(crate) fn plain<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {
         OpCode::ConstVec => g.constant_lanes(ty, list(u.attr)),
         OpCode::Index => unreachable!("counters are lowered with their loops"),
         OpCode::Load => g.load(ty, pointer(u), u.align),
+        OpCode::LoadRows => rows(g, u),
         OpCode::Lut256 => lookup(g, u),
         OpCode::Splat if ty.is_vector() => g.splat(a[0], ty),
         OpCode::Splat => a[0],
@@ -160,6 +162,48 @@ fn semantic<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {
 
 pub(crate) fn pointer<'c>(u: &Use<'_, 'c>) -> PointerValue<'c> {
     u.pointer.expect("verified: the attribute is an address")
+}
+
+/// Row after row.
+fn rows<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {
+    let Attr::Rows { rows, pitch, .. } = u.attr else {
+        unreachable!("verified: the attribute is rows")
+    };
+    let ty = u.ty.x(u.ty.lanes / *rows as u16);
+    let align = u.align.min(1 << pitch.trailing_zeros().min(6));
+    let row = |k: i64| g.load(ty, g.offset(pointer(u), k * pitch), align);
+    match ty.is_vector() {
+        true => g.concat(&(0..i64::from(*rows)).map(row).collect::<Vec<_>>()),
+        false => {
+            (0..i64::from(*rows)).fold(g.undefined(u.ty), |v, k| g.insert(v, row(k), k as u64))
+        }
+    }
+}
+
+/// Each row of sums by dot products of four bytes in every lane with a row of the second factor.
+fn dot_tile<'c>(g: &Generator<'c>, target: &ResolvedTarget, u: &Use<'_, 'c>) -> V<'c> {
+    let (ty, factors) = (Type::I32.x(16), Type::I8.x(64));
+    let (rows, steps) = (u.ty.lanes / 16, u.types[2].lanes / 64);
+    let weights: Vec<V<'c>> = (0..u32::from(steps))
+        .map(|s| g.slice(u.args[2], 64 * s, 64))
+        .collect();
+    let sum = |r: u32| {
+        let acc = g.slice(u.args[0], 16 * r, 16);
+        weights.iter().zip(0..).fold(acc, |acc, (&w, s)| {
+            let at = 4 * (r * u32::from(steps) + s);
+            let bytes: Vec<u32> = (0..64).map(|k| at + k % 4).collect();
+            let a = g.shuffle(u.args[1], u.args[1], &bytes);
+            let step = Use {
+                code: OpCode::Dot4,
+                ty,
+                args: vec![acc, a, w],
+                types: vec![ty, factors, factors],
+                ..u.clone()
+            };
+            lower(g, target, &step)
+        })
+    };
+    g.concat(&(0..u32::from(rows)).map(sum).collect::<Vec<_>>())
 }
 
 fn lookup<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {

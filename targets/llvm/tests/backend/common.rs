@@ -3,7 +3,7 @@
 use crate::kernels::Random;
 use lowbit_kernel::{Attr, Builder, Call, Kernel, OpCode, Place, Program, Role, Scalar, Type};
 use lowbit_llvm::{Options, emit};
-use lowbit_targets::{ALL, Arch, Probe, ResolvedTarget, resolve};
+use lowbit_targets::{ALL, Arch, Feature, Probe, ResolvedTarget, resolve};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -59,6 +59,12 @@ impl Case {
                 .map(|part| Self::new(code, ty, &[ty; 4], Attr::Int(part)))
                 .collect(),
             OpCode::Lut256 => vec![Self::new(code, ty, &[ty], Attr::None)],
+            OpCode::Dot4Tile => [1, 3, 16]
+                .map(|steps| {
+                    let factors = [ty.lanes / 4 * steps, 64 * steps].map(|n| Type::I8.x(n));
+                    Self::new(code, ty, &[ty, factors[0], factors[1]], Attr::None)
+                })
+                .into(),
             _ => same(code.def().arity),
         }
     }
@@ -159,19 +165,26 @@ pub(crate) fn targets() -> Vec<ResolvedTarget> {
 /// How code for a target can run here.
 pub(crate) enum Machine {
     Host,
+    /// The host, which executes all but the tiles.
+    Tiles,
     Emulator,
 }
 
 pub(crate) fn machine(target: &ResolvedTarget) -> Option<Machine> {
     let host = resolve(None, None).expect("the host has a level");
-    let has_all = || {
-        target
-            .features
-            .iter()
-            .all(|f| host.features.contains(f) || f.probe() == Probe::Base)
+    let lacks = || {
+        let has = |f: &&Feature| host.features.contains(f) || f.probe() == Probe::Base;
+        let lacking = target.features.iter().copied().filter(|f| !has(&f));
+        lacking.collect::<Vec<_>>()
     };
     match target.arch {
-        arch if arch == host.arch => has_all().then_some(Machine::Host),
+        arch if arch == host.arch => match lacks()[..] {
+            [] => Some(Machine::Host),
+            [Feature::AmxTile, Feature::AmxInt8] => {
+                lowbit_load::emulate_tiles().then_some(Machine::Tiles)
+            }
+            _ => None,
+        },
         Arch::Aarch64 => emulator(Arch::Aarch64).map(|_| Machine::Emulator),
         Arch::X86_64 => None,
     }
@@ -234,7 +247,8 @@ pub(crate) fn run(
     let folder = tempfile::tempdir().expect("a temporary folder");
     std::fs::write(folder.path().join("t.o"), object).expect("the folder is writable");
     match machine(target) {
-        Some(Machine::Host) => Some(run_here(program, folder.path(), inputs)),
+        Some(Machine::Host) => Some(run_here(program, folder.path(), inputs, true)),
+        Some(Machine::Tiles) => Some(run_here(program, folder.path(), inputs, false)),
         Some(Machine::Emulator) => Some(run_emulated(program, folder.path(), inputs)),
         None => {
             println!(
@@ -324,9 +338,9 @@ impl Arena {
     }
 }
 
-fn run_here(program: &Program, folder: &Path, inputs: &[Vec<u8>]) -> Vec<Vec<u8>> {
+fn run_here(program: &Program, folder: &Path, inputs: &[Vec<u8>], has_all: bool) -> Vec<Vec<u8>> {
     let loaded = Loaded::new(folder, &program.name);
-    assert_eq!(loaded.check(), 0, "this processor has the features");
+    assert_eq!(loaded.check() == 0, has_all, "what the processor has");
     let mut outputs: Vec<_> = program
         .outputs
         .iter()

@@ -3,6 +3,7 @@
 mod common;
 mod entries;
 mod kernels;
+mod matrix;
 mod ops;
 mod rows;
 mod tiles;

@@ -121,8 +121,12 @@ fn selections(code: OpCode) -> Vec<Case> {
 fn cases(code: OpCode) -> Vec<Case> {
     match code {
         OpCode::Const | OpCode::ConstVec => constants(code),
-        // Loads run in every case; counters in the tests of loops.
-        OpCode::Load | OpCode::Index => Vec::new(),
+        // Loads run in every case; counters in the tests of loops, rows in those of tiles.
+        OpCode::Load | OpCode::LoadRows | OpCode::Index => Vec::new(),
+        OpCode::Dot4Tile => [16, 80, 256]
+            .iter()
+            .flat_map(|&n| Case::of_row(code, Type::I32.x(n)))
+            .collect(),
         OpCode::Zext | OpCode::Sext | OpCode::Trunc => casts(code),
         OpCode::Splat | OpCode::Bitcast | OpCode::Extract | OpCode::Shuffle => shapes(code),
         OpCode::ReduceAdd | OpCode::ReduceSmax => shapes(code),
