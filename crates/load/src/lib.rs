@@ -21,8 +21,10 @@ mod pool;
 mod relocate;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 pub use arena::Arena;
 pub use error::{LoadError, Result};
 pub use module::{ForEach, Module, Sizes};
 pub use pool::Pool;
+pub use tiles::{emulate_tiles, tiles_permitted};

@@ -140,7 +140,7 @@ const SPOT_SAMPLES: usize = 8;
 /// The model, the data or the target is at fault, or a budget cannot be met.
 pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, Error> {
     floats::refuse(&options.pins)?;
-    let mut target = lowbit_targets::resolve(options.target.as_deref(), options.cpu.as_deref())?;
+    let mut target = crate::targets::resolve(options.target.as_deref(), options.cpu.as_deref())?;
     if let Some(named) = &options.features {
         let all = target.level.features.iter().chain(target.level.optional);
         target.features = all

@@ -4,6 +4,7 @@ use lowbit_ir::{Graph, Tensor};
 use lowbit_load::{Arena, Module, Pool};
 use lowbit_num::real;
 use lowbit_report::{Port, Report};
+use lowbit_targets::Feature;
 use rayon::prelude::*;
 
 use crate::{Error, qemu};
@@ -116,7 +117,7 @@ impl Runner {
             arena_align: 64,
         };
         let module = Module::load(object, &report.model.name, sizes)?;
-        if module.check_cpu() != 0 {
+        if module.check_cpu() != 0 && !emulates(report) {
             return Err(Error::Other(format!(
                 "this processor lacks what the object uses ({}); compile with --cpu native or run it elsewhere",
                 report.target.features.join(", ")
@@ -179,6 +180,14 @@ impl Runner {
             .collect::<Result<_, _>>()
             .map(Some)
     }
+}
+
+/// Whether all that this processor lacks are tiles, which are then executed by the loader.
+fn emulates(report: &Report) -> bool {
+    let features = report.target.features.iter();
+    let has =
+        |name: &String| Feature::of_llvm_name(name).is_some_and(|f| f.is_tile() || f.on_host());
+    features.into_iter().all(has) && lowbit_load::emulate_tiles()
 }
 
 /// Threads that objects whose layers are cut are checked on.

@@ -1,6 +1,26 @@
 //! `lowbit targets`: what objects can be written for.
 
+use lowbit_targets::{Feature, ResolvedTarget, TargetError};
 use serde::Serialize;
+
+/// What `--target` and `--cpu` say; `native` is without tiles where the system refuses them.
+///
+/// # Errors
+/// As [`lowbit_targets::resolve`].
+pub(crate) fn resolve(
+    triple: Option<&str>,
+    cpu: Option<&str>,
+) -> Result<ResolvedTarget, TargetError> {
+    let target = lowbit_targets::resolve(triple, cpu)?;
+    let native = cpu.is_none_or(|cpu| cpu == "native");
+    if !native || !target.features.contains(&Feature::AmxTile) || lowbit_load::tiles_permitted() {
+        return Ok(target);
+    }
+    Ok(ResolvedTarget {
+        triple: target.triple,
+        ..lowbit_targets::native_without(Feature::AmxTile)
+    })
+}
 
 /// A feature level.
 #[derive(Clone, Debug, Serialize)]
@@ -19,9 +39,7 @@ pub struct Level {
 
 /// Every level.
 pub fn targets() -> Vec<Level> {
-    let native = lowbit_targets::resolve(None, None)
-        .ok()
-        .map(|t| t.level.name);
+    let native = resolve(None, None).ok().map(|t| t.level.name);
     let level = |t: &&lowbit_targets::Target| Level {
         name: t.name.into(),
         archs: t

@@ -30,7 +30,11 @@ const EDGES: &[(&str, &[&str])] = &[
             "lowbit-report",
         ],
     ),
-    ("lowbit-llvm", &["lowbit-kernel", "lowbit-targets"]),
+    // its tests load what it writes
+    (
+        "lowbit-llvm",
+        &["lowbit-kernel", "lowbit-load", "lowbit-targets"],
+    ),
     (
         "lowbit",
         &[
