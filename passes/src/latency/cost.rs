@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use lowbit_kernel::{Addr, Attr, Block, Buffer, For, Kernel, Op, OpCode, Program, Stmt, Type, Val};
-use lowbit_targets::{Costs, ResolvedTarget, Rule, Sequence};
+use lowbit_targets::{Costs, ResolvedTarget, Rule, Sequence, TileCosts};
 
 /// Predicted microseconds of one run of a kernel between whose runs `resident` bytes are touched.
 pub fn kernel_us(kernel: &Kernel, resident: usize, target: &ResolvedTarget) -> f64 {
@@ -19,8 +19,12 @@ pub fn kernel_us(kernel: &Kernel, resident: usize, target: &ResolvedTarget) -> f
         loaded: HashSet::new(),
         trips: 1,
         touched: vec![0; kernel.buffers.len()],
+        sums: HashSet::new(),
     };
-    let busy = walk.block(&kernel.body).time();
+    let mut busy = walk.block(&kernel.body).time();
+    if let (Some(tile), false) = (costs.tile, walk.sums.is_empty()) {
+        busy += tile.configure;
+    }
     let buffers = kernel.buffers.iter().zip(&walk.touched);
     let bytes = |(b, &touched): (&Buffer, &u64)| touched.min(b.len as u64);
     let lines = buffers.map(bytes).sum::<u64>() / 64 * costs.line(resident);
@@ -60,13 +64,18 @@ pub struct Ceiling {
     pub bound: &'static str,
 }
 
+/// Products of bytes in a product of whole tiles.
+const TILE_MACS: u64 = 16 * 16 * 64;
+
 /// The ceiling of a kernel that does `macs` multiply-accumulates: all of them at the rate of the target's fastest dot
 /// product, or all its buffers read or written once.
 pub fn ceiling(kernel: &Kernel, macs: u64, resident: usize, target: &ResolvedTarget) -> Ceiling {
     let costs = &target.level.costs;
     let cycles = |tenths: f64| tenths / 10.0 / f64::from(costs.mhz);
     let dots = macs as f64 / target.level.vector_bytes as f64;
-    let compute = cycles(dots * costs.dot.min(costs.narrow) as f64);
+    let vectors = dots * costs.dot.min(costs.narrow) as f64;
+    let tiles = |t: TileCosts| macs as f64 / TILE_MACS as f64 * t.product as f64;
+    let compute = cycles(costs.tile.map_or(vectors, |t| vectors.min(tiles(t))));
     let bytes: usize = kernel.buffers.iter().map(|b| b.len).sum();
     let memory = cycles(bytes as f64 / 64.0 * costs.line(resident) as f64);
     let level = ["L1", "L2", "L3"][costs.level(resident)];
@@ -80,6 +89,13 @@ pub fn ceiling(kernel: &Kernel, macs: u64, resident: usize, target: &ResolvedTar
             bound: level,
         },
     }
+}
+
+/// The largest divisor of 64 that divides where all rows start, in a buffer that starts a line.
+fn unit(at: &Addr, pitch: i64) -> u64 {
+    let strides = at.terms.iter().map(|t| t.1);
+    let bits = strides.fold(64 | at.offset | pitch, |bits, x| bits | x);
+    1 << bits.trailing_zeros()
 }
 
 /// What a block keeps busy, in tenths of a cycle.
@@ -106,6 +122,8 @@ struct Walk<'a> {
     /// Trips of all loops around, and bytes that were read or written in each buffer.
     trips: u64,
     touched: Vec<u64>,
+    /// Tiles of sums.
+    sums: HashSet<Val>,
 }
 
 impl Walk<'_> {
@@ -117,7 +135,11 @@ impl Walk<'_> {
                 Stmt::Let(v, op) => self.operation(*v, op, &mut work, &mut prepared),
                 Stmt::Store(v, at) => {
                     self.touch(at, self.types[v]);
-                    work.memory += self.vectors(self.types[v]) * self.costs.store;
+                    let tile = self.costs.tile.filter(|_| self.sums.contains(v));
+                    match tile {
+                        Some(tile) => work.arithmetic += tile.store,
+                        None => work.memory += self.vectors(self.types[v]) * self.costs.store,
+                    }
                 }
                 Stmt::Prefetch(..) => work.memory += self.costs.load,
                 Stmt::For(f) => work.inner += self.repeated(f),
@@ -139,6 +161,9 @@ impl Walk<'_> {
         };
         for (result, y) in f.results.iter().zip(&f.yields) {
             self.types.insert(*result, self.types[y]);
+            if self.sums.contains(y) {
+                self.sums.insert(*result);
+            }
         }
         trip * u64::from(f.trips)
     }
@@ -157,8 +182,11 @@ impl Walk<'_> {
         ends.max().copied().unwrap_or(0)
     }
 
-    /// One cycle for an addition; a fused dot product takes as long as it takes.
+    /// One cycle for an addition; a fused dot product takes as long as it takes, one of tiles no longer than the unit is busy.
     fn latency(&self, op: &Op) -> u64 {
+        if op.code == OpCode::Dot4Tile {
+            return self.tile_product(op);
+        }
         match self.rule(op.code, op.ty) {
             Some(Rule::Intrinsic { .. }) => 50,
             _ => 10,
@@ -179,6 +207,22 @@ impl Walk<'_> {
                 if let Attr::At(at) = &op.attr {
                     self.touch(at, op.ty);
                 }
+            }
+            OpCode::LoadRows => {
+                if let Attr::Rows { at, rows, pitch } = &op.attr {
+                    work.memory += match c.tile {
+                        Some(tile) => {
+                            let bytes = op.ty.bytes() as u64 / u64::from(*rows);
+                            tile.loading((*rows).into(), bytes, unit(at, *pitch))
+                        }
+                        None => u64::from(*rows) * c.load,
+                    };
+                    self.touch(at, op.ty);
+                }
+            }
+            OpCode::Dot4Tile => {
+                work.arithmetic += self.tile_product(op);
+                self.sums.insert(v);
             }
             OpCode::Splat if self.loaded.contains(&op.args[0]) => {}
             OpCode::Dot4Narrow => work.arithmetic += result * c.narrow,
@@ -203,6 +247,14 @@ impl Walk<'_> {
         {
             work.arithmetic += c.simple;
         }
+    }
+
+    /// A product of tiles: of vectors where there are none.
+    fn tile_product(&self, op: &Op) -> u64 {
+        let rows = u64::from(op.ty.lanes / 16);
+        let steps = self.types[&op.args[2]].bytes() as u64 / 64;
+        let c = self.costs;
+        c.tile.map_or(rows * steps * c.dot, |t| t.rows(rows))
     }
 
     fn touch(&mut self, at: &Addr, ty: Type) {

@@ -267,6 +267,8 @@ pub(crate) mod tests {
         let l = layer(64, 3, 16);
         assert!(us("x86-64-vnni", &l) < us("x86-64-v3", &l));
         assert!(us("x86-64-v3", &l) < us("portable", &l) / 3.0);
+        let l = layer(256, 3, 14);
+        assert!(us("x86-64-amx", &l) < us("x86-64-vnni", &l) / 2.0);
     }
 
     #[test]

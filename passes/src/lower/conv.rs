@@ -13,7 +13,7 @@ use super::conv_pack::{Packed, Reduction};
 use super::epilogue::{Constants, Finish};
 use super::tile::{self, Dot, Part, Shape};
 use super::view::View;
-use super::{Arg, Machine, Operand, Step, Storage, depthwise, unpack};
+use super::{Arg, Machine, Operand, Step, Storage, conv_tiles, depthwise, unpack};
 
 pub(crate) fn lower(
     op: &IntConv,
@@ -36,21 +36,21 @@ const MOST_EXTRAS: usize = 4;
 /// Quarters of a cycle that widening a vector of weights takes.
 const WIDEN: usize = 8;
 
-struct Conv<'a> {
-    op: &'a IntConv,
-    operands: &'a [Operand<'a>],
-    machine: &'a Machine,
+pub(super) struct Conv<'a> {
+    pub(super) op: &'a IntConv,
+    pub(super) operands: &'a [Operand<'a>],
+    pub(super) machine: &'a Machine,
     /// The operand as `[N, H, W, C]` and the result as `[N, H', W', O]`; one row of pixels where both allow it.
-    x: View,
-    y: View,
-    r: Option<View>,
-    reduction: Reduction,
-    dot: Dot,
-    shape: Shape,
-    packed: Packed,
-    result: &'a Storage,
+    pub(super) x: View,
+    pub(super) y: View,
+    pub(super) r: Option<View>,
+    pub(super) reduction: Reduction,
+    pub(super) dot: Dot,
+    pub(super) shape: Shape,
+    pub(super) packed: Packed,
+    pub(super) result: &'a Storage,
     /// Output channels of a group.
-    channels: usize,
+    pub(super) channels: usize,
 }
 
 /// Buffers of the kernel.
@@ -60,18 +60,23 @@ struct Buffers {
     w: BufId,
     /// Work space for a block of weights, where they are packed.
     panel: Option<BufId>,
+    /// Work space for tiles of sums.
+    sums: Option<BufId>,
     constants: BufId,
     y: BufId,
     r: Option<BufId>,
 }
 
 /// Where a tile starts.
-struct Start {
-    x: Addr,
-    w: Addr,
-    y: Addr,
-    r: Option<Addr>,
-    constants: Addr,
+#[derive(Clone)]
+pub(super) struct Start {
+    pub(super) x: Addr,
+    pub(super) w: Addr,
+    pub(super) y: Addr,
+    pub(super) r: Option<Addr>,
+    pub(super) constants: Addr,
+    /// Where tiles of sums are kept on their way to codes.
+    pub(super) sums: Option<Addr>,
 }
 
 impl<'a> Conv<'a> {
@@ -83,6 +88,7 @@ impl<'a> Conv<'a> {
     ) -> Self {
         let w = &operands[1].storage.shape;
         let reduction = Reduction::new(op, operands[0].storage, [w[1], w[2], w[3]]);
+        let slack = operands[0].storage.slack;
         let r =
             matches!(op.epilogue, Epilogue::Residual { .. }).then(|| View::of(operands[4].storage));
         let (mut x, mut y) = (View::of(operands[0].storage), View::of(result));
@@ -97,7 +103,9 @@ impl<'a> Conv<'a> {
         }
         let size = [y.shape[1], y.shape[2]];
         let weights = operands[1].constant.expect("weights are constant");
-        let (dot, shape, packed) = form(weights, op, size, &reduction, machine);
+        let pitch = x.strides[2].unsigned_abs() * op.stride[1];
+        let reads = (reduction, pitch, slack);
+        let (dot, shape, packed, reduction) = form(weights, op, size, reads, machine);
         Self {
             op,
             operands,
@@ -125,6 +133,8 @@ impl<'a> Conv<'a> {
         let panel = self
             .unpacks()
             .then(|| b.buffer("panel", Role::Scratch, panel_bytes));
+        let sums_bytes = self.sums_bytes();
+        let sums = (sums_bytes > 0).then(|| b.buffer("sums", Role::Scratch, sums_bytes));
         let cb = b.buffer("c", Role::Const, constants.bytes.len());
         let r = self
             .r
@@ -142,6 +152,7 @@ impl<'a> Conv<'a> {
                 x,
                 w: wb,
                 panel,
+                sums,
                 constants: cb,
                 y,
                 r,
@@ -150,6 +161,7 @@ impl<'a> Conv<'a> {
         );
         let mut args = vec![Arg::Operand(0), Arg::Const(self.packed.bytes.clone())];
         args.extend(panel.map(|_| Arg::Scratch(0, panel_bytes)));
+        args.extend(sums.map(|_| Arg::Scratch(1, sums_bytes)));
         args.push(Arg::Const(constants.bytes));
         args.extend(r.map(|_| Arg::Operand(4)));
         args.push(Arg::Result);
@@ -170,6 +182,7 @@ impl<'a> Conv<'a> {
                 .zip(self.r.as_ref())
                 .map(|(b, v)| b.at(v.offset as i64)),
             constants: buffers.constants.at(0),
+            sums: buffers.sums.map(|b| b.at(0)),
         };
         let images = self.y.shape[0];
         let outer = [
@@ -177,13 +190,16 @@ impl<'a> Conv<'a> {
             (self.op.groups, self.group_strides(finish)),
         ];
         nest(b, &outer, start, &mut |b, start| {
-            let panel = self.packed.panel * self.shape.vectors;
-            let channels_first = panel <= PANEL || buffers.panel.is_some();
+            let channels_first = self.channels_first() || buffers.panel.is_some();
             if channels_first {
                 self.channel_blocks(b, start, finish, &mut |b, start, vectors| {
                     let start = &self.unpacked(b, start, buffers.panel, vectors.count);
-                    self.pixels(b, start, &mut |b, start, size| {
-                        self.tile(b, start, size, vectors, finish)
+                    self.block(b, start, vectors, finish);
+                });
+            } else if self.dot == Dot::Tile {
+                self.tiles(b, start, &mut |b, start, tiles| {
+                    self.channel_blocks(b, start, finish, &mut |b, start, vectors| {
+                        self.products(b, start, tiles, vectors, finish);
                     });
                 });
             } else {
@@ -194,6 +210,14 @@ impl<'a> Conv<'a> {
                 });
             }
         });
+    }
+
+    /// Whether a block of channels passes over all pixels before the next one does. Tiles do but where all weights are few.
+    fn channels_first(&self) -> bool {
+        match self.dot {
+            Dot::Tile => self.packed.bytes.len() > PANEL,
+            _ => self.packed.panel * self.shape.vectors <= PANEL,
+        }
     }
 
     /// Whether weights are used from a work space.
@@ -324,6 +348,18 @@ impl<'a> Conv<'a> {
         }
     }
 
+    /// A block of channels of all pixels.
+    fn block(&self, b: &mut Builder, start: &Start, vectors: Vectors, finish: &Finish<'_>) {
+        if self.dot == Dot::Tile {
+            return self.tiles(b, start, &mut |b, start, tiles| {
+                self.products(b, start, tiles, vectors, finish);
+            });
+        }
+        self.pixels(b, start, &mut |b, start, size| {
+            self.tile(b, start, size, vectors, finish);
+        });
+    }
+
     fn pixels(
         &self,
         b: &mut Builder,
@@ -345,7 +381,7 @@ impl<'a> Conv<'a> {
     }
 
     /// How far `n` output pixels along an axis are apart.
-    fn pixel_strides(&self, axis: usize, n: usize) -> Strides {
+    pub(super) fn pixel_strides(&self, axis: usize, n: usize) -> Strides {
         let n = n as i64;
         Strides {
             x: n * self.op.stride[axis - 1] as i64 * self.x.strides[axis] as i64,
@@ -500,18 +536,18 @@ fn add_words(b: &mut Builder, sums: &[Val], bytes: Val, weights: &[Val]) -> Vec<
 
 /// Vectors of channels in a block, and how many lanes of the last one are channels.
 #[derive(Clone, Copy)]
-struct Vectors {
-    count: usize,
-    last: usize,
+pub(super) struct Vectors {
+    pub(super) count: usize,
+    pub(super) last: usize,
 }
 
 /// How far a step of a loop moves in each buffer.
 #[derive(Clone, Copy, Default)]
-struct Strides {
-    x: i64,
+pub(super) struct Strides {
+    pub(super) x: i64,
     w: i64,
-    y: i64,
-    r: i64,
+    pub(super) y: i64,
+    pub(super) r: i64,
     constants: i64,
 }
 
@@ -528,19 +564,20 @@ impl Strides {
 }
 
 impl Start {
-    fn moved(&self, by: &Strides) -> Self {
+    pub(super) fn moved(&self, by: &Strides) -> Self {
         Self {
             x: self.x.clone().plus(by.x),
             w: self.w.clone().plus(by.w),
             y: self.y.clone().plus(by.y),
             r: self.r.clone().map(|r| r.plus(by.r)),
             constants: self.constants.clone().plus(by.constants),
+            sums: self.sums.clone(),
         }
     }
 }
 
 /// Nested loops that move all addresses; a loop of one trip is none.
-fn nest(
+pub(super) fn nest(
     b: &mut Builder,
     loops: &[(usize, Strides)],
     start: Start,
@@ -560,6 +597,7 @@ fn nest(
                     y: start.y.clone().step(i, step.y),
                     r: start.r.clone().map(|r| r.step(i, step.r)),
                     constants: start.constants.clone().step(i, step.constants),
+                    sums: start.sums.clone(),
                 };
                 nest(b, rest, moved, body);
                 Vec::new()
@@ -568,14 +606,15 @@ fn nest(
     }
 }
 
-/// The way to sum that is estimated to be the fastest, with its tile and weights.
+/// The way to sum that is estimated to be the fastest, with its tile and weights. What is read of the operand is given by its
+/// reduction, the bytes between the pixels of neighbours and the bytes behind it that may be read.
 fn form(
     weights: &Tensor,
     op: &IntConv,
     size: [usize; 2],
-    reduction: &Reduction,
+    (reduction, pitch, slack): (Reduction, usize, usize),
     machine: &Machine,
-) -> (Dot, Shape, Packed) {
+) -> (Dot, Shape, Packed, Reduction) {
     let channels = weights.shape()[0] / op.groups;
     let lanes = usize::from(machine.lanes);
     let vectors = channels.div_ceil(lanes);
@@ -583,7 +622,7 @@ fn form(
         let shape = tile::choose(size, channels, reduction.steps(), machine, dot);
         let narrow = dot == Dot::Narrow;
         let blocks = [shape.vectors, lanes];
-        let mut packed = Packed::new(weights, op.weights, reduction, op.groups, blocks, narrow);
+        let mut packed = Packed::new(weights, op.weights, &reduction, op.groups, blocks, narrow);
         let steps = reduction.steps() + packed.extras;
         let mut time = tile::time(size, vectors, steps, shape, machine, dot);
         if dot == Dot::Words {
@@ -604,7 +643,24 @@ fn form(
             }
         }
     }
-    best.1
+    let (time, (dot, shape, packed)) = best;
+    let layer = conv_tiles::Layer {
+        size,
+        vectors,
+        reduction: &reduction,
+        pitch,
+        slack,
+        format: op.weights,
+    };
+    if let Some(tiles) = &machine.tile
+        && let Some((own, shape, reduction)) = conv_tiles::choose(&layer, tiles)
+        && own < time
+    {
+        let blocks = [shape.vectors, lanes];
+        let packed = Packed::new(weights, op.weights, &reduction, op.groups, blocks, false);
+        return (Dot::Tile, shape, packed, reduction);
+    }
+    (dot, shape, packed, reduction)
 }
 
 /// Whether all pixels lie one after the other in every tensor, so that they form one row.

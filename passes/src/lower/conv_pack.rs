@@ -21,6 +21,8 @@ pub(crate) struct Reduction {
     kernel: [usize; 3],
     /// Bytes between the channels of neighbouring groups.
     pub(crate) group_bytes: usize,
+    /// Steps that are taken together; runs are as long as so many.
+    chunk: Option<usize>,
 }
 
 /// What adds a step to the accumulators.
@@ -49,12 +51,33 @@ impl Reduction {
             rows,
             kernel,
             group_bytes: cg,
+            chunk: None,
         }
+    }
+
+    /// The same sum in chunks of equally many steps, `most` at most: every run is padded to whole chunks.
+    pub(crate) fn chunked(&self, most: usize) -> Self {
+        let steps = self.run.div_ceil(4);
+        Self {
+            chunk: Some(steps.div_ceil(steps.div_ceil(most).max(1)).max(1)),
+            runs: self.runs.clone(),
+            ..*self
+        }
+    }
+
+    /// Steps that are taken together.
+    pub(crate) fn chunk(&self) -> usize {
+        self.chunk.unwrap_or(1)
+    }
+
+    /// Bytes behind the end of a run that its last step reads.
+    pub(crate) fn behind(&self) -> usize {
+        4 * self.run_steps() - self.run
     }
 
     /// Steps of four bytes in a run.
     fn run_steps(&self) -> usize {
-        self.run.div_ceil(4)
+        self.run.div_ceil(4).next_multiple_of(self.chunk())
     }
 
     /// Where runs end within a step: that step of the first run, steps from run to run, and the bytes before the end.
@@ -94,11 +117,12 @@ impl Reduction {
         row * self.strides[0] + tap * self.strides[1] + at
     }
 
-    /// Writes the loops of the sum; `body` adds one step to the accumulators.
+    /// Writes the loops of the sum; `body` adds one step, or one chunk of steps, to the accumulators.
     pub(crate) fn walk(&self, b: &mut Builder, init: &[Val], body: &mut Body<'_>) -> Vec<Val> {
         let mut loops = self.runs.clone();
-        if self.run_steps() > 1 {
-            loops.push((self.run_steps(), 4));
+        let (trips, chunk) = (self.run_steps() / self.chunk(), self.chunk());
+        if trips > 1 {
+            loops.push((trips, 4 * chunk));
         }
         nest(b, &loops, Vec::new(), init, body)
     }
@@ -129,7 +153,7 @@ impl Place {
             .fold(base.clone(), |a, &(i, stride, _)| a.step(i, stride as i64))
     }
 
-    /// Where the weights of this step are, `bytes` a step.
+    /// Where the weights of this step or chunk are, `bytes` each.
     pub(crate) fn apply_w(&self, base: &Addr, bytes: i64) -> Addr {
         self.loops.iter().fold(base.clone(), |a, &(i, _, inner)| {
             a.step(i, inner as i64 * bytes)

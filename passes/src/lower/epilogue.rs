@@ -111,8 +111,13 @@ pub(crate) struct Finish<'a> {
 impl Finish<'_> {
     fn column(&self, b: &mut Builder, constants: &Addr, v: usize, column: usize) -> Val {
         let lanes = self.machine.lanes;
-        let at = v * self.constants.vector + column * usize::from(lanes) * 4;
-        b.load(Type::I32.x(lanes), constants.clone().plus(at as i64))
+        let at = (column * usize::from(lanes) * 4) as i64;
+        b.load(Type::I32.x(lanes), self.bias_at(constants, v).plus(at))
+    }
+
+    /// Where the constants of the `v`-th vector of channels are, the first of which is the bias.
+    pub(crate) fn bias_at(&self, constants: &Addr, v: usize) -> Addr {
+        constants.clone().plus((v * self.constants.vector) as i64)
     }
 
     /// What the sums of the `v`-th vector of channels start from.

@@ -1,5 +1,5 @@
 use lowbit_kernel::{OpCode, Scalar, Type};
-use lowbit_targets::{DotSigns, ResolvedTarget, Rule};
+use lowbit_targets::{DotSigns, Feature, ResolvedTarget, Rule, TileCosts};
 
 /// The few numbers of a target that kernel texts depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +14,8 @@ pub struct Machine {
     pub signed_dot: bool,
     /// Whether `dot4_narrow` is cheaper than `dot4`.
     pub narrow_dot: bool,
+    /// What products of tiles cost, where the target has them.
+    pub tile: Option<TileCosts>,
     /// Whether a table of 256 bytes is looked up by a few vector instructions.
     pub fast_tables: bool,
 }
@@ -37,6 +39,7 @@ impl Machine {
             native_dot4,
             signed_dot,
             narrow_dot: narrow.is_some() && !native_dot4 && !signed_dot,
+            tile: (target.level.costs.tile).filter(|_| target.features.contains(&Feature::AmxInt8)),
             fast_tables: target.row(OpCode::Lut256, Type::I8.x(4 * lanes)).is_some(),
         }
     }

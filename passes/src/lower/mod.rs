@@ -12,6 +12,7 @@ mod check;
 mod concat;
 mod conv;
 mod conv_pack;
+mod conv_tiles;
 mod depthwise;
 mod depthwise_pack;
 mod driver;

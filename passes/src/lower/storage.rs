@@ -23,6 +23,7 @@ pub(crate) fn slack(graph: &Graph, v: ValueId, machine: &Machine) -> usize {
         let main = match (node.inputs[0] == v, kernel[3] == 1 && op.groups > 1) {
             (false, _) => 0,
             (true, true) => SLACK,
+            (true, false) if machine.tile.is_some() => SLACK,
             (true, false) if kernel[3].is_multiple_of(4) => 0,
             (true, false) => 4,
         };

@@ -2,8 +2,9 @@
 
 use lowbit_ir::ops::{Codes, Epilogue, IntConv, Operation};
 use lowbit_ir::{DType, Data, Op, Tensor, Type, with_data};
-use lowbit_kernel::{run_kernel, verify};
+use lowbit_kernel::{Kernel, run_kernel, verify};
 use lowbit_num::Format;
+use lowbit_targets::TileCosts;
 
 use super::{Arg, Machine, Operand, Step, Storage, select};
 
@@ -29,9 +30,23 @@ pub(crate) fn machines() -> Vec<Machine> {
         native_dot4,
         signed_dot,
         narrow_dot: lanes == 8,
+        tile: None,
         fast_tables: lanes == 16,
     };
+    // tiles that cost nothing are taken wherever they can be
+    let tiles = Machine {
+        tile: Some(TileCosts {
+            product: 0,
+            least: 0,
+            load: 0,
+            crossing: 0,
+            store: 0,
+            configure: 0,
+        }),
+        ..machine(16, 32, true, false)
+    };
     vec![
+        tiles,
         machine(4, 16, false, false),
         machine(4, 32, true, true),
         machine(8, 16, false, false),
@@ -275,6 +290,46 @@ pub(crate) fn check_conv(
         Codes { lo: 1, ..Codes::U8 },
     );
     check_padded(&residual, &[&tensors[0], &tensors[1], &b, &m, &r]);
+}
+
+/// The kernel of a convolution as it is lowered for a machine.
+pub(crate) fn conv_kernel(
+    x: [usize; 4],
+    o: usize,
+    kernel: [usize; 2],
+    machine: &Machine,
+) -> Kernel {
+    let op = IntConv {
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: kernel.map(|k| [(k - 1) / 2; 2]),
+        groups: 1,
+        pad_code: 0,
+        weights: Format::Int8,
+        epilogue: Epilogue::High,
+        out: Codes::U8,
+    };
+    let tensors = [
+        tensor(DType::U8, &x, 1),
+        weights(&[o, kernel[0], kernel[1], x[3]], 2),
+        Tensor::from_i64(DType::I32, [o], vec![0; o]),
+        Tensor::from_i64(DType::I32, [o], vec![1 << 20; o]),
+    ];
+    let edges = op.pad[0].iter().chain(&op.pad[1]).copied();
+    let edges: Vec<usize> = edges.collect();
+    let mut storages: Vec<Storage> = tensors.iter().map(|t| bordered(&t.ty(), [0; 4])).collect();
+    storages[0] = bordered(&tensors[0].ty(), [edges[0], edges[1], edges[2], edges[3]]);
+    let operands: Vec<Operand<'_>> = storages
+        .iter()
+        .zip(&tensors)
+        .map(|(storage, t)| Operand {
+            storage,
+            constant: Some(t),
+        })
+        .collect();
+    let result = bordered(&Type::new(DType::U8, [1, x[1], x[2], o]), [0; 4]);
+    let steps = super::conv::lower(&op, &operands, &result, machine);
+    steps[0].kernel.clone()
 }
 
 /// Holds a convolution with weights of every format against its definition.

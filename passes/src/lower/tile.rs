@@ -13,6 +13,8 @@ pub(crate) enum Dot {
     Wide,
     /// `dot2` of even and of odd bytes, the weights widened once for all pixels.
     Words,
+    /// `dot4_tile`: see [`super::conv_tiles`].
+    Tile,
     /// `dot4_narrow`; what weights exceed its domain is added by steps of its own.
     Narrow,
 }
@@ -33,7 +35,7 @@ impl Dot {
     /// Registers besides accumulators: some, and some for each vector of weights.
     fn registers(self) -> (usize, usize) {
         match self {
-            Self::Native => (2, 1),
+            Self::Native | Self::Tile => (2, 1),
             Self::Signed | Self::Narrow => (3, 1),
             Self::Wide => (4, 2),
             Self::Words => (3, 2),
@@ -43,7 +45,7 @@ impl Dot {
     /// Time from one sum to the next that depends on it, in quarters of a cycle: of a fused product, or of additions.
     fn latency(self) -> usize {
         match self {
-            Self::Native | Self::Signed => 20,
+            Self::Native | Self::Tile | Self::Signed => 20,
             Self::Narrow => 4,
             Self::Wide | Self::Words => 8,
         }
@@ -66,7 +68,7 @@ impl Dot {
     fn time(self, pixels: usize, vectors: usize, machine: &Machine) -> usize {
         let accumulators = pixels * vectors;
         match self {
-            Self::Native => 2 * accumulators,
+            Self::Native | Self::Tile => 2 * accumulators,
             Self::Signed if machine.native_dot4 => 2 * accumulators,
             Self::Signed => 10 * accumulators,
             Self::Narrow => 4 * accumulators,
