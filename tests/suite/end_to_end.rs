@@ -166,9 +166,15 @@ fn headers_compile_clean() {
     }
 }
 
-/// The objects of the carried model that this test can look into: one a target family.
+/// Objects of the carried model that this test can look into: of every target family.
 fn objects() -> Vec<(String, Vec<u8>)> {
-    let families: [&[&str]; 3] = [
+    let families: [&[&str]; 4] = [
+        &[
+            "--target",
+            "x86_64-unknown-linux-gnu",
+            "--cpu",
+            "x86-64-amx",
+        ],
         &[
             "--target",
             "x86_64-unknown-linux-gnu",
