@@ -2,7 +2,8 @@
 //! where it is built.
 //!
 //! A processor raises a signal at an instruction that it does not know. The handler decodes it, does what it says to the
-//! registers that it keeps for the thread, and goes on behind it. Any other unknown instruction ends the process as before.
+//! registers that it keeps for the thread, and goes on behind it. Any other unknown instruction, and every one that a
+//! processor with tiles refuses too, is left to who handled the signal before.
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod x86 {
@@ -17,34 +18,59 @@ mod x86 {
     const ROW: usize = 64;
 
     /// One thread's registers.
-    struct Tiles {
+    pub(super) struct Tiles {
         rows: [usize; 8],
         row_bytes: [usize; 8],
-        data: [[[u8; ROW]; ROWS]; 8],
+        pub(super) data: [[[u8; ROW]; ROWS]; 8],
     }
 
-    const EMPTY: Tiles = Tiles {
+    pub(super) const EMPTY: Tiles = Tiles {
         rows: [0; 8],
         row_bytes: [0; 8],
         data: [[[0; ROW]; ROWS]; 8],
     };
 
+    impl Tiles {
+        /// Whether a register has a shape.
+        fn has(&self, tile: u8) -> bool {
+            self.rows[usize::from(tile)] > 0
+        }
+
+        /// Whether three different registers have the shapes of a sum and its factors.
+        fn fit(&self, [sum, a, b]: [usize; 3]) -> bool {
+            let words = |tile: usize| self.row_bytes[tile].is_multiple_of(4);
+            let different = sum != a && sum != b && a != b;
+            different
+                && [sum, a, b]
+                    .iter()
+                    .all(|&tile| self.rows[tile] > 0 && words(tile))
+                && self.rows[sum] == self.rows[a]
+                && self.row_bytes[sum] == self.row_bytes[b]
+                && self.row_bytes[a] / 4 == self.rows[b]
+        }
+    }
+
     thread_local! {
         static TILES: UnsafeCell<Tiles> = const { UnsafeCell::new(EMPTY) };
     }
 
+    /// What handled the signal before.
+    static BEFORE: OnceLock<Option<libc::sigaction>> = OnceLock::new();
+
     /// Installs the handler, once; whether it is there.
     pub(super) fn emulate() -> bool {
-        static INSTALLED: OnceLock<bool> = OnceLock::new();
-        *INSTALLED.get_or_init(|| {
+        let installed = BEFORE.get_or_init(|| {
             // SAFETY: zeros are a valid `sigaction`, whose handler has the type that `SA_SIGINFO` asks for.
             unsafe {
                 let mut action: libc::sigaction = std::mem::zeroed();
+                let mut before: libc::sigaction = std::mem::zeroed();
                 action.sa_sigaction = handle as *const () as usize;
                 action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-                libc::sigaction(libc::SIGILL, &raw const action, std::ptr::null_mut()) == 0
+                let done = libc::sigaction(libc::SIGILL, &raw const action, &raw mut before);
+                (done == 0).then_some(before)
             }
-        })
+        });
+        installed.is_some()
     }
 
     /// Asks the system to save tiles for this process; whether it will.
@@ -68,8 +94,17 @@ mod x86 {
             done
         });
         if !done {
-            // SAFETY: the instruction is met again, and ends the process.
-            unsafe { libc::signal(libc::SIGILL, libc::SIG_DFL) };
+            // the instruction is met again, by the handler from before or by none
+            match BEFORE.get() {
+                // SAFETY: it is what the system gave for this signal.
+                Some(Some(before)) => unsafe {
+                    libc::sigaction(libc::SIGILL, before, std::ptr::null_mut());
+                },
+                // SAFETY: the call takes no pointer.
+                _ => unsafe {
+                    libc::signal(libc::SIGILL, libc::SIG_DFL);
+                },
+            }
         }
     }
 
@@ -78,7 +113,8 @@ mod x86 {
 
     impl Bytes {
         fn next(&mut self) -> u8 {
-            // SAFETY: the processor read these bytes as an instruction.
+            // SAFETY: the instruction pointer leads to an instruction, of at least five bytes where its first is that of VEX;
+            // no other is read beyond its first byte.
             unsafe {
                 let byte = self.0.read();
                 self.0 = self.0.add(1);
@@ -105,7 +141,7 @@ mod x86 {
     }
 
     /// Executes one instruction; whether it is one of tiles. See Intel's manual, volume 2, "VEX encoding".
-    fn step(registers: &mut [greg_t], tiles: &mut Tiles) -> bool {
+    pub(super) fn step(registers: &mut [greg_t], tiles: &mut Tiles) -> bool {
         const VEX: u8 = 0xc4;
         const MAP_0F38: u8 = 2;
         let mut bytes = Bytes(registers[REG_RIP as usize] as *const u8);
@@ -124,15 +160,24 @@ mod x86 {
         match (code, mode) {
             (0x49, 3) => match (prefix, register, other) {
                 (0, 0, 0) => *tiles = EMPTY,
-                (3, _, 0) => tiles.data[usize::from(register)] = EMPTY.data[0],
+                (3, _, 0) if tiles.has(register) => {
+                    tiles.data[usize::from(register)] = EMPTY.data[0];
+                }
                 _ => return false,
             },
             (0x49, _) if prefix == 0 && register == 0 => {
-                let (at, _) = memory(&mut bytes, (mode, other), extra, registers);
+                let (at, index) = memory(&mut bytes, (mode, other), extra, registers);
                 // SAFETY: the instruction reads these 64 bytes.
-                configure(tiles, unsafe { at.cast::<[u8; 64]>().read_unaligned() });
+                let config = unsafe {
+                    at.wrapping_offset(index as isize)
+                        .cast::<[u8; 64]>()
+                        .read_unaligned()
+                };
+                if !configure(tiles, config) {
+                    return false;
+                }
             }
-            (0x4b, 0..=2) if other == 4 && prefix != 0 => {
+            (0x4b, 0..=2) if other == 4 && prefix != 0 && tiles.has(register) => {
                 let (at, stride) = memory(&mut bytes, (mode, other), extra, registers);
                 let tile = usize::from(register);
                 if prefix == 2 {
@@ -141,7 +186,9 @@ mod x86 {
                     load(tiles, tile, at, stride);
                 }
             }
-            (0x5e, 3) => dot(tiles, [register, other, third].map(usize::from), prefix),
+            (0x5e, 3) if tiles.fit([register, other, third].map(usize::from)) => {
+                dot(tiles, [register, other, third].map(usize::from), prefix);
+            }
             _ => return false,
         }
         registers[REG_RIP as usize] = bytes.0 as i64;
@@ -177,13 +224,28 @@ mod x86 {
         (at as *mut u8, stride)
     }
 
-    fn configure(tiles: &mut Tiles, config: [u8; 64]) {
-        *tiles = EMPTY;
+    /// Gives the tiles their shapes; whether a processor would.
+    fn configure(tiles: &mut Tiles, config: [u8; 64]) -> bool {
+        const PALETTE: u8 = 1;
+        let mut new = EMPTY;
         for k in 0..8 {
             let bytes = u16::from_le_bytes([config[16 + 2 * k], config[17 + 2 * k]]);
-            tiles.row_bytes[k] = usize::from(bytes).min(ROW);
-            tiles.rows[k] = usize::from(config[48 + k]).min(ROWS);
+            new.row_bytes[k] = usize::from(bytes);
+            new.rows[k] = usize::from(config[48 + k]);
         }
+        let shape = |k: usize| match (new.rows[k], new.row_bytes[k]) {
+            (0, 0) => true,
+            (rows, bytes) => (1..=ROWS).contains(&rows) && (1..=ROW).contains(&bytes),
+        };
+        let zeros = config[1..16]
+            .iter()
+            .chain(&config[32..48])
+            .chain(&config[56..]);
+        let valid = config[0] == PALETTE && zeros.copied().all(|x| x == 0) && (0..8).all(shape);
+        if valid {
+            *tiles = new;
+        }
+        valid
     }
 
     fn load(tiles: &mut Tiles, tile: usize, at: *const u8, stride: i64) {
@@ -227,7 +289,7 @@ mod x86 {
             for (lane, bytes) in sums.iter_mut().zip(tiles.data[sum][m].chunks_exact(4)) {
                 *lane = i32::from_le_bytes(bytes.try_into().expect("four bytes"));
             }
-            for s in 0..steps.min(tiles.rows[b]) {
+            for s in 0..steps {
                 let factors: [i32; 4] =
                     std::array::from_fn(|k| read(tiles.data[a][m][4 * s + k], a_signed));
                 for (n, lane) in sums.iter_mut().take(lanes).enumerate() {
@@ -242,6 +304,10 @@ mod x86 {
         }
     }
 }
+
+#[cfg(all(test, target_arch = "x86_64", target_os = "linux"))]
+#[path = "tests/tiles.rs"]
+mod tests;
 
 /// From now on, tile instructions run in this process on a processor that has the rest of what an object uses: slowly, for
 /// checking. Whether that can be: on Linux on x86-64 only.
