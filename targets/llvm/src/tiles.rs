@@ -120,6 +120,7 @@ impl Walk {
                 self.define(v, number);
             }
             (OpCode::Dot4Tile, _) => {
+                self.fit(op)?;
                 let number = self.hand_over(op.args[0])?;
                 self.release(op.args[1])?;
                 self.release(op.args[2])?;
@@ -129,6 +130,17 @@ impl Walk {
             _ => {}
         }
         Some(())
+    }
+
+    /// The registers of a product are different, and have the shapes of a sum and its factors.
+    fn fit(&self, op: &Op) -> Option<()> {
+        let &[sum, a, w] = &op.args[..] else {
+            return None;
+        };
+        let shape = |v: Val| self.tiles.shapes[usize::from(*self.tiles.numbers.get(&v)?)];
+        let ([rows, row], a_shape, [steps, w_row]) = (shape(sum)?, shape(a)?, shape(w)?);
+        let fits = row == 64 && w_row == 64 && a_shape == [rows, 4 * steps];
+        (fits && a != w && sum != a && sum != w).then_some(())
     }
 
     fn looped(&mut self, f: &For) -> Option<()> {

@@ -113,6 +113,7 @@ fn check_cpu_knows_what_the_processor_lacks() {
         ("x86_64-unknown-linux-gnu", "x86-64-v3", "max", 0),
         ("x86_64-unknown-linux-gnu", "x86-64-v3", "qemu64", 1),
         ("x86_64-unknown-linux-gnu", "x86-64-vnni", "max", 1),
+        ("x86_64-unknown-linux-gnu", "x86-64-amx", "max", 1),
         ("x86_64-unknown-linux-gnu", "portable", "qemu64", 0),
         ("aarch64-unknown-linux-gnu", "aarch64-dotprod", "max", 0),
         (
