@@ -126,8 +126,8 @@ impl Checker<'_> {
             return Err(format!("{pitch} is no sensible number of bytes"));
         }
         let bytes = ty.bytes() / rows as usize;
-        let last = at.clone().plus(i64::from(rows - 1) * pitch);
         self.access(at, bytes, true)?;
+        let last = at.clone().plus(i64::from(rows - 1) * pitch);
         self.access(&last, bytes, true)
     }
 

@@ -187,8 +187,8 @@ ops! {
     Dot4Narrow = dot::DOT4_NARROW,
     /// `dot2 acc i32xL, a i16x2L, b i16x2L`: `acc + a[2l]·b[2l] + a[2l+1]·b[2l+1]`, signed, modulo 2^32.
     Dot2 = dot::DOT2,
-    /// Rows from memory, each in order, `attr` bytes from one to the next: a tile of 1 to 16 rows of 4 to 64 bytes. Where no
-    /// row of a target says so it is no operation of it.
+    /// Rows from memory, each in order, `attr` bytes from one to the next: a tile of 1 to 16 rows of 4 to 64 bytes, a multiple of
+    /// 4. Targets without tiles load row after row.
     LoadRows = tile::LOAD_ROWS,
     /// `dot4_tile acc i32x16R, a i8x4SR, w i8x64S`: lane n of row r is `acc + Σ a[r][4s+k]·w[s][4n+k]` over s in 0..S and k in
     /// 0..4, a unsigned, w signed, modulo 2^32; `acc` and `w` have rows of 64 bytes.

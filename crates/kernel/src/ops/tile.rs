@@ -21,6 +21,10 @@ pub(super) static LOAD_ROWS: Def = Def {
         ensure(
             bytes.is_multiple_of(4 * rows) && bytes / rows <= ROW,
             "a row has 4 to 64 bytes, a multiple of 4",
+        )?;
+        ensure(
+            usize::from(sig.ty.lanes).is_multiple_of(rows),
+            "a row has whole lanes",
         )
     },
     eval: |call| Ok(super::memory::from_bytes(call.sig.ty, call.memory)),
