@@ -155,7 +155,7 @@ fn module(report: &Report) -> String {
          unsafe extern \"C\" {{\n        fn {name}_run(inputs: *const *const u8, outputs: *const *mut u8, arena: *mut u8) -> i32;\n\
          fn {name}_check_cpu() -> i32;\n    }}\n\n\
          /// Whether this processor has what the network uses.\n    pub fn check_cpu() -> bool {{\n        \
-         // SAFETY: the function reads the processor's identification and nothing else\n        \
+         // SAFETY: the function reads the processor's identification, and asks Linux for what of it must be asked for\n        \
          unsafe {{ {name}_check_cpu() == 0 }}\n    }}\n\n\
          /// Runs the network; call it where [`check_cpu`] holds.\n    pub fn run({parameters}arena: &mut Arena) {{\n        \
          let inputs: [*const u8; {}] = [{ins}];\n        let outputs: [*mut u8; {}] = [{outs}];\n        \

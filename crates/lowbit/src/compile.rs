@@ -482,6 +482,11 @@ impl Compiled {
             progress.note("this machine cannot run the object: it is written unevaluated");
             return Ok(());
         };
+        if runner.emulates_tiles() {
+            progress.note(
+                "this processor has no matrix tiles: the object runs on emulated ones, which takes long (--eval none leaves it out)",
+            );
+        }
         let indices: Vec<usize> = self
             .data
             .split()

@@ -49,12 +49,17 @@ pub fn header(report: &Report) -> String {
          * Returns 0; 1 where a pointer is null; 2 where the arena is not aligned. */\n\
          int {name}_run(const void *const *inputs, void *const *outputs, void *arena);\n\n\
          /* Returns 0 where this processor and its operating system have what the object uses\n \
-         * ({features}); else another number, and {name}_run must not be called. */\n\
+         * ({features}); else another number, and {name}_run must not be called.{asks} */\n\
          int {name}_check_cpu(void);\n",
         features = if report.target.features.is_empty() {
             "nothing special".into()
         } else {
             report.target.features.join(", ")
+        },
+        asks = if report.target.features.iter().any(|f| f == "amx-tile") {
+            " Linux\n * lets a process use matrix tiles once it asked: this call asks, for all its threads."
+        } else {
+            ""
         },
     );
     if let Some(threads) = report.reproduce.threads {

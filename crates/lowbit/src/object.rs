@@ -101,6 +101,11 @@ pub enum Runner {
 }
 
 impl Runner {
+    /// Whether the loader executes tiles for this processor, which has none.
+    pub(crate) fn emulates_tiles(&self) -> bool {
+        matches!(self, Self::Native(module) if module.check_cpu() != 0)
+    }
+
     /// For an object that a report describes.
     ///
     /// # Errors
@@ -182,8 +187,12 @@ impl Runner {
     }
 }
 
-/// Whether all that this processor lacks are tiles, which are then executed by the loader.
+/// Whether all that this processor lacks are tiles, which are then executed by the loader. A processor that has them executes
+/// some of their instructions even where the system refuses the others.
 fn emulates(report: &Report) -> bool {
+    if Feature::AmxTile.on_host() {
+        return false;
+    }
     let features = report.target.features.iter();
     let has =
         |name: &String| Feature::of_llvm_name(name).is_some_and(|f| f.is_tile() || f.on_host());
