@@ -212,7 +212,7 @@ impl<'a> Conv<'a> {
         });
     }
 
-    /// Whether a block of channels passes over all pixels before the next one does. Tiles do but where all weights are few.
+    /// Whether a block of channels passes over all pixels before the next one does. Tiles do so unless all weights of the layer are few.
     fn channels_first(&self) -> bool {
         match self.dot {
             Dot::Tile => self.packed.bytes.len() > PANEL,

@@ -10,7 +10,7 @@ use super::{Machine, Storage};
 pub(crate) const SLACK: usize = 64;
 
 /// Bytes behind a tensor that the convolutions which read it may read: where a run of taps is no multiple of four bytes,
-/// where channels are read in vectors that end beyond the last one.
+/// where channels are read in vectors that end beyond the last one, where tiles read rows of up to 64 bytes.
 pub(crate) fn slack(graph: &Graph, v: ValueId, machine: &Machine) -> usize {
     let need = |node: &Node| {
         if matches!(node.op, Op::Reshape(_)) && node.inputs[0] == v {

@@ -21,6 +21,8 @@ pub(crate) enum Dot {
 
 /// Most bytes of a block of widened weights.
 const WIDENED: usize = 64 * 1024;
+/// Why no shape of vectors is asked for by tiles.
+const TILES: &str = "tiles have their own choice";
 
 impl Dot {
     /// The way that is open to every layer.
@@ -35,19 +37,21 @@ impl Dot {
     /// Registers besides accumulators: some, and some for each vector of weights.
     fn registers(self) -> (usize, usize) {
         match self {
-            Self::Native | Self::Tile => (2, 1),
+            Self::Native => (2, 1),
             Self::Signed | Self::Narrow => (3, 1),
             Self::Wide => (4, 2),
             Self::Words => (3, 2),
+            Self::Tile => unreachable!("{TILES}"),
         }
     }
 
     /// Time from one sum to the next that depends on it, in quarters of a cycle: of a fused product, or of additions.
     fn latency(self) -> usize {
         match self {
-            Self::Native | Self::Tile | Self::Signed => 20,
+            Self::Native | Self::Signed => 20,
             Self::Narrow => 4,
             Self::Wide | Self::Words => 8,
+            Self::Tile => unreachable!("{TILES}"),
         }
     }
 
@@ -68,12 +72,13 @@ impl Dot {
     fn time(self, pixels: usize, vectors: usize, machine: &Machine) -> usize {
         let accumulators = pixels * vectors;
         match self {
-            Self::Native | Self::Tile => 2 * accumulators,
+            Self::Native => 2 * accumulators,
             Self::Signed if machine.native_dot4 => 2 * accumulators,
             Self::Signed => 10 * accumulators,
             Self::Narrow => 4 * accumulators,
             Self::Wide => 6 * accumulators + 3 * pixels + 4 * vectors,
             Self::Words => 5 * accumulators + 2 * pixels,
+            Self::Tile => unreachable!("{TILES}"),
         }
     }
 }
