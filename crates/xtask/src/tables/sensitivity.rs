@@ -36,11 +36,11 @@ random mixed plans of each of three kinds: every layer 2 to 8 bits, every layer 
 over the weights. What the plans lose is measured: weights of all layers rounded at once, with error feedback as layers are
 fitted, biases corrected for what that adds to the mean of each channel, everything else float; the mean divergence in nats
 between the outputs and the float model's on 256 samples of the calibration split (mobilenetv2: as many as the command takes
-by itself). `hessian` and `fisher` are those of the papers, for the nearest codes without corrected biases. Each cell is Spearman's rank correlation between the two with the
-90 % interval over 1000 resamplings of the plans. `joint` weights what layers lose alone so that sums are what up to 96
-other plans of each kind lose, and `auto` is the metric that `lowbit sensitivity` chooses by itself on those. `grouped` is
-`--group kind`: convolutions, depthwise convolutions, linear layers and attention each get the metric that orders 36 other
-plans of their layers best; the last column names them.
+by itself). `hessian` and `fisher` are those of the papers, for the nearest codes without corrected biases. Each cell is
+Spearman's rank correlation between the two with the 90 % interval over 1000 resamplings of the plans. `joint` weights what
+layers lose alone so that sums are what up to 96 other plans of each kind lose, and `auto` is the metric that
+`lowbit sensitivity` chooses by itself on those. `grouped` is `--group kind`: convolutions, depthwise convolutions, linear
+layers and attention each get the metric that orders 36 other plans of their layers best; the last column names them.
 
 Each model is `lowbit sensitivity MODEL --data DESC --samples 256 --group kind --judge 100` (mobilenetv2: without
 `--samples`). `cargo xtask tables sensitivity MODEL...` measures rows again and goes on where it stopped.
