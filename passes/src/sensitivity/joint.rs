@@ -1,12 +1,13 @@
 //! Losses of layers alone, weighted so that their sums are what random mixed plans lose as a whole.
 //!
 //! Layers do not add up: what one errs is damped or amplified by what others err. Each layer has two factors, for wide and
-//! for narrow weights, that are fitted in logarithms with a ridge towards 1 (Levenberg-Marquardt).
+//! for narrow weights, that are fitted in logarithms with a ridge towards 1 (Levenberg-Marquardt). How strong it is the plans
+//! say themselves, by cross-validation: many layers of like kind leave much to be fitted, a few that are odd little.
 
 use super::WEIGHTS;
 
-/// Share of the ridge in the mean squared error.
-const RIDGE: f64 = 0.05;
+/// Shares of the ridge in the mean squared error that are tried.
+const RIDGES: [f64; 3] = [0.01, 0.05, 0.2];
 /// Most steps of the fit.
 const STEPS: usize = 60;
 /// Weights of at most so many bits have the other factor.
@@ -34,7 +35,12 @@ impl Joint {
     /// Fits factors of what layers lose `alone`, by layer and column, to what `plans` lose; a plan is an index of columns
     /// by layer.
     pub fn fit(alone: &[Vec<f64>], plans: &[Vec<usize>], lost: &[f64]) -> Self {
-        let data = Data::new(alone, plans, lost);
+        let (ridge, _) = held_out(alone, plans, lost);
+        Self::with(ridge, alone, plans, lost)
+    }
+
+    fn with(ridge: f64, alone: &[Vec<f64>], plans: &[Vec<usize>], lost: &[f64]) -> Self {
+        let data = Data::new(ridge, alone, plans, lost);
         let found = data.descend();
         let n = alone.len();
         let weighted = |(l, row): (usize, &Vec<f64>)| {
@@ -70,15 +76,32 @@ impl Joint {
 }
 
 /// What plans are predicted to lose by fits that have not seen them, in logarithms. `lost` is what the fits see of other
-/// plans.
+/// plans; all plans chose the ridge.
 pub fn unseen(alone: &[Vec<f64>], plans: &[Vec<usize>], lost: &[f64]) -> Vec<f64> {
+    held_out(alone, plans, lost).1
+}
+
+/// The ridge whose fits err least on plans that they have not seen, and what they predict of those.
+fn held_out(alone: &[Vec<f64>], plans: &[Vec<usize>], lost: &[f64]) -> (f64, Vec<f64>) {
+    let logarithms = Data::new(0.0, alone, plans, lost).lost;
+    let tried = RIDGES.map(|ridge| {
+        let predicted = folds(ridge, alone, plans, lost);
+        let errors = predicted.iter().zip(&logarithms).map(|(p, l)| p - l);
+        (errors.map(|e| e * e).sum::<f64>(), ridge, predicted)
+    });
+    let best = tried.into_iter().min_by(|a, b| a.0.total_cmp(&b.0));
+    best.map(|(_, ridge, predicted)| (ridge, predicted))
+        .expect("ridges are tried")
+}
+
+fn folds(ridge: f64, alone: &[Vec<f64>], plans: &[Vec<usize>], lost: &[f64]) -> Vec<f64> {
     let mut predicted = vec![0.0; plans.len()];
     for fold in 0..FOLDS {
         let seen = |i: &usize| i % FOLDS != fold;
         let own: Vec<usize> = (0..plans.len()).filter(seen).collect();
         let of: Vec<Vec<usize>> = own.iter().map(|&i| plans[i].clone()).collect();
         let what: Vec<f64> = own.iter().map(|&i| lost[i]).collect();
-        let joint = Joint::fit(alone, &of, &what);
+        let joint = Joint::with(ridge, alone, &of, &what);
         for i in (fold..plans.len()).step_by(FOLDS) {
             predicted[i] = joint.predict(&plans[i]);
         }
@@ -93,10 +116,11 @@ struct Data {
     alone: Vec<Vec<(f64, bool)>>,
     lost: Vec<f64>,
     floor: f64,
+    ridge: f64,
 }
 
 impl Data {
-    fn new(alone: &[Vec<f64>], plans: &[Vec<usize>], lost: &[f64]) -> Self {
+    fn new(ridge: f64, alone: &[Vec<f64>], plans: &[Vec<usize>], lost: &[f64]) -> Self {
         let mean = |x: &mut dyn Iterator<Item = f64>| x.sum::<f64>() / plans.len().max(1) as f64;
         let least = (FLOOR * mean(&mut lost.iter().copied())).max(f64::MIN_POSITIVE);
         let row = |plan: &Vec<usize>| -> Vec<(f64, bool)> {
@@ -113,6 +137,7 @@ impl Data {
             lost: lost.iter().map(|l| libm::log(l.max(least))).collect(),
             alone: rows,
             floor,
+            ridge,
         }
     }
 
@@ -157,7 +182,7 @@ impl Data {
     }
 
     fn ridge(&self) -> f64 {
-        RIDGE / self.layers.max(1) as f64
+        self.ridge / self.layers.max(1) as f64
     }
 
     fn error(&self, at: &[f64]) -> f64 {
@@ -277,6 +302,19 @@ mod tests {
             .collect();
         ratios.sort_by(f64::total_cmp);
         assert!((ratios[50] - 1.0).abs() < 0.2, "{}", ratios[50]);
+    }
+
+    #[test]
+    fn the_ridge_is_as_strong_as_plans_say() {
+        let (alone, plans, lost) = network(200);
+        assert_eq!(held_out(&alone, &plans, &lost).0, RIDGES[0]);
+        // layers count as they do alone, but for noise
+        let mut random = Random::new(11, 0);
+        let noisy: Vec<f64> = sums(&alone, &plans)
+            .iter()
+            .map(|sum| sum * libm::exp(random.below(1000) as f64 / 500.0))
+            .collect();
+        assert_eq!(held_out(&alone, &plans, &noisy).0, RIDGES[2]);
     }
 
     #[test]
