@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::tool::{compile, data, lowbit, model, works};
+use crate::tool::{command, compile, data, lowbit, model, run, works};
 
 /// The report of a folder.
 fn report(folder: &Path) -> Value {
@@ -153,6 +153,22 @@ fn the_least_of_each_budget_can_be_had() {
         let found = total(&report, total_name) / unit;
         assert!(found <= value * (1.0 + 1e-9), "{flag}: {found} of {value}");
     }
+}
+
+#[test]
+fn what_cannot_be_had_is_told_before_anything_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let [model, data] = [model(), data()].map(|p| p.display().to_string());
+    let [cache, out] = ["cache", "out"].map(|name| folder.path().join(name));
+    let tried = |bits: &str| {
+        let mut command = command();
+        command.args(["compile", &model, "--data", &data, "--bits", bits]);
+        command.args(["--effort", "0", "--eval", "none", "-o"]);
+        let ran = run(command.arg(&out).env("LOWBIT_CACHE", &cache));
+        (ran.code, ran.stderr.contains("random plans"))
+    };
+    assert_eq!(tried("1"), (Some(3), false));
+    assert_eq!(tried("4"), (Some(0), true));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::drop::Measured;
 use crate::fit::Quantizer;
 use crate::model::Model;
 use crate::plan::{plan, short};
-use crate::sensitivity::{SensitivityOptions, sensitivity_of};
+use crate::sensitivity::{SensitivityOptions, sensitivity_of, unmeasured};
 use crate::{Error, Progress, floats};
 pub(crate) use compare::{MIXED, SEARCH, tried_plan};
 
@@ -217,21 +217,39 @@ impl Ask<'_> {
         Ok(&self.evidence.get_or_init(|| found).table)
     }
 
-    /// A plan within limits without comparing it with others: what can be had at all.
+    /// The table with the costs of formats before anything is measured.
+    fn unmeasured(&self) -> Sensitivity {
+        let mut table = unmeasured(self.model);
+        if let Some(costs) = &self.costs {
+            costs.fill(&mut table);
+        }
+        table
+    }
+
+    /// A plan within limits without comparing it with others, or measuring what was not: what can be had at all.
     ///
     /// # Errors
     /// No plan keeps the limits.
     pub(crate) fn quick(&self, limits: &Limits) -> Result<Plan, Error> {
-        Ok(self.program(limits)?.plan())
+        let known = self.evidence.get().map(|e| e.table.clone());
+        let table = known.unwrap_or_else(|| self.unmeasured());
+        Ok(self.solved(table, limits)?.plan())
     }
 
-    /// Solves the integer program.
+    /// Solves the integer program. That no plan keeps the limits is told before anything is measured.
     ///
     /// # Errors
     /// No plan keeps the limits.
     pub(crate) fn program(&self, limits: &Limits) -> Result<Program, Error> {
+        if self.evidence.get().is_none() {
+            self.solved(self.unmeasured(), limits)?;
+        }
+        self.solved(self.sensitivities()?.clone(), limits)
+    }
+
+    fn solved(&self, table: Sensitivity, limits: &Limits) -> Result<Program, Error> {
         let defaults = default_pins(&layers(&self.model.graph), &self.options.pins);
-        let table = self.table_within(limits, &defaults)?;
+        let table = self.table_within(table, limits, &defaults)?;
         let (found, pins) = best(&table, limits, &self.options.pins, &defaults)?;
         Ok(Program {
             table,
@@ -267,10 +285,9 @@ impl Ask<'_> {
     }
 
     /// The table with inputs of the width that was asked for.
-    fn table_of(&self, limits: &Limits, defaults: &[Pin]) -> Result<Sensitivity, Error> {
+    fn table_of(&self, table: Sensitivity, limits: &Limits, defaults: &[Pin]) -> Sensitivity {
         let both = self.options.act_bits.is_none() && limits.bops.is_some();
-        let table = self.sensitivities()?.clone();
-        Ok(narrowed(table, self.options.act_bits, both, defaults))
+        narrowed(table, self.options.act_bits, both, defaults)
     }
 
     fn tied(&self, mut table: Sensitivity) -> Result<Sensitivity, Error> {
@@ -281,8 +298,13 @@ impl Ask<'_> {
     }
 
     /// The table without formats that nothing speaks for.
-    fn table_within(&self, limits: &Limits, defaults: &[Pin]) -> Result<Sensitivity, Error> {
-        let mut table = self.table_of(limits, defaults)?;
+    fn table_within(
+        &self,
+        table: Sensitivity,
+        limits: &Limits,
+        defaults: &[Pin],
+    ) -> Result<Sensitivity, Error> {
+        let mut table = self.table_of(table, limits, defaults);
         // where memory is short, 8 bits may need more of it than fewer
         let slow = |name: &str| limits.ram.is_none() && self.slower(name, limits).is_some();
         let own = |name: &str| self.options.pins.iter().any(|p| p.layer == name);

@@ -154,6 +154,42 @@ fn choices(layer: &Layer, losses: &[f64], shares: &[f64], narrow: bool) -> Vec<S
     }
 }
 
+fn table(
+    model: &Model,
+    layers: &[Layer],
+    losses: &[Vec<f64>],
+    shares: &[Vec<f64>],
+) -> Vec<SensitiveLayer> {
+    let readers = |l: &Layer| layers.iter().filter(|o| o.input == l.input).count();
+    let rows = layers.iter().zip(losses).zip(shares);
+    let row = |((layer, losses), shares): ((&Layer, &Vec<f64>), &Vec<f64>)| {
+        let input = model.graph.value(layer.input);
+        let given = matches!(input.def, Def::Input(_));
+        SensitiveLayer {
+            name: layer.name.clone(),
+            params: Some(layer.params as f64),
+            tie: None,
+            reads: (readers(layer) > 1).then(|| layer.input.to_string()),
+            choices: choices(layer, losses, shares, !given),
+        }
+    };
+    rows.map(row).collect()
+}
+
+/// The table of a model of which nothing was measured: a format loses as the square of its step, in each weight.
+pub(crate) fn unmeasured(model: &Model) -> Sensitivity {
+    let layers = layers(&model.graph);
+    let loss = |l: &Layer, f: Format| l.params as f64 * libm::exp2(-2.0 * f64::from(f.bits()));
+    let columns = WEIGHTS.iter().copied().chain([Format::Int4]);
+    let losses = |l: &Layer| columns.clone().map(|f| loss(l, f)).collect();
+    let losses: Losses = layers.iter().map(losses).collect();
+    let shares = vec![vec![1.0; FLOATS.len()]; layers.len()];
+    Sensitivity {
+        layers: table(model, &layers, &losses, &shares),
+        ..Sensitivity::default()
+    }
+}
+
 /// Samples by default: as many as keep the work of measuring layers alone within bounds.
 fn samples(layers: &[Layer], metric: Option<Metric>) -> usize {
     if matches!(metric, Some(Metric::Hessian | Metric::Fisher | Metric::Lrp)) {
@@ -321,23 +357,10 @@ impl<'a> Session<'a> {
     }
 
     fn table(&self, metric: &str, losses: &Losses) -> Result<Sensitivity, Error> {
-        let readers = |l: &Layer| self.layers.iter().filter(|o| o.input == l.input).count();
-        let shares = self.shares()?;
-        let rows = self.layers.iter().zip(losses).zip(&shares);
-        let layer = |((layer, losses), shares): ((&Layer, &Vec<f64>), &Vec<f64>)| {
-            let input = self.model.graph.value(layer.input);
-            let given = matches!(input.def, Def::Input(_));
-            SensitiveLayer {
-                name: layer.name.clone(),
-                params: Some(layer.params as f64),
-                tie: None,
-                reads: (readers(layer) > 1).then(|| layer.input.to_string()),
-                choices: choices(layer, losses, shares, !given),
-            }
-        };
+        let rows = table(self.model, &self.layers, losses, &self.shares()?);
         Ok(Sensitivity {
             metric: Some(metric.into()),
-            layers: rows.map(layer).collect(),
+            layers: rows,
             ..Sensitivity::default()
         })
     }

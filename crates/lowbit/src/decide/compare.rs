@@ -128,7 +128,7 @@ impl Ask<'_> {
         let pinned: Vec<Pin> = own.iter().chain(defaults).cloned().collect();
         // one width for all may keep a budget of time though it slows some layers down
         let all = Chosen {
-            table: self.tied(self.table_of(limits, defaults)?)?,
+            table: self.tied(self.table_of(self.sensitivities()?.clone(), limits, defaults))?,
             ..from.clone()
         };
         let widths = [&pinned, own].map(|pins| widest(&all.table, layers, limits, pins));

@@ -95,6 +95,8 @@ pub(crate) fn head<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> 
 pub(crate) fn failure(error: &anyhow::Error) -> String {
     let text = format!("{error:#}");
     let last = text.lines().last().unwrap_or_default();
+    // which layers need most is no matter of a cell
+    let last = last.split(", most of it in").next().unwrap_or_default();
     last.replace('|', " ")
 }
 
