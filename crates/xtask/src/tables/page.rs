@@ -31,20 +31,28 @@ pub(crate) struct Page {
 impl Page {
     /// The page with the rows that it has on disk, where they have the same columns.
     pub(crate) fn read(path: &Path, sections: Vec<Section>) -> Self {
-        let text = std::fs::read_to_string(path).unwrap_or_default();
-        let mut rest: Vec<&str> = text.lines().collect();
-        let rows = sections.iter().map(|s| take(&mut rest, &s.head)).collect();
-        let notes = text.find(NOTES).map_or("", |at| &text[at..]);
-        Self {
+        let mut page = Self {
             path: path.into(),
             sections,
-            rows,
-            notes: notes.into(),
-        }
+            rows: Vec::new(),
+            notes: String::new(),
+        };
+        page.load();
+        page
+    }
+
+    /// What is on disk now: another run may have put rows there, a person notes.
+    fn load(&mut self) {
+        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let mut rest: Vec<&str> = text.lines().collect();
+        let heads = self.sections.iter().map(|s| &s.head);
+        self.rows = heads.map(|head| take(&mut rest, head)).collect();
+        self.notes = text.find(NOTES).map_or("", |at| &text[at..]).into();
     }
 
     /// Puts a row in the place of the one with the same keys, else behind the others of its model, and writes the page.
     pub(crate) fn put(&mut self, section: usize, row: Vec<String>) -> Result<()> {
+        self.load();
         let keys = self.sections[section].keys;
         let rows = &mut self.rows[section];
         match rows.iter().position(|r| r[..keys] == row[..keys]) {
@@ -66,6 +74,7 @@ impl Page {
         column: usize,
         cell: String,
     ) -> Result<()> {
+        self.load();
         let known = self.rows[section].iter().find(|r| r[0] == model).cloned();
         let mut row = known.unwrap_or_else(|| {
             let rest = self.sections[section].head.len() - 1;
@@ -139,8 +148,9 @@ mod tests {
         page.put(1, row("b 4 .3")).unwrap();
         let notes = "\n## Notes\n\n- of | bars\n";
         std::fs::write(&path, page.text() + notes).unwrap();
-        let mut page = Page::read(&path, sections());
-        page.put(0, row("a 4 .4")).unwrap();
+        // of two runs at once neither takes the other's rows away
+        let [mut page, mut other] = [(), ()].map(|()| Page::read(&path, sections()));
+        other.put(0, row("a 4 .4")).unwrap();
         page.put(0, row("b 5 .5")).unwrap();
         page.put(1, row("c 4 .6")).unwrap();
         page.put(1, row("b 6 .7")).unwrap();
