@@ -164,10 +164,6 @@ impl Search<'_> {
         }
         let formats = decide::formats(&decision.plan);
         let sketch = Sketch::new(self.ask.quantizer, &formats, self.target)?;
-        Ok(Some(self.found_of(&sketch)))
-    }
-
-    fn found_of(&self, sketch: &Sketch) -> Found {
         let (quantized, lowered) = (&sketch.quantized, &sketch.lowered);
         let time = network_us(
             quantized,
@@ -176,12 +172,12 @@ impl Search<'_> {
             self.target,
             self.latencies,
         );
-        Found {
+        Ok(Some(Found {
             size: lowered.program.consts.len() as f64,
             ram: lowered.program.arena_bytes as f64,
             latency: time.total_us() / 1000.0,
             ..Found::default()
-        }
+        }))
     }
 
     fn exceeded(&self, found: &Found) -> bool {
@@ -230,9 +226,11 @@ impl Search<'_> {
         }))
     }
 
-    /// What the object of the best plan within limits takes, where there is such a plan and the layers' costs do not tell.
+    /// Bytes that the object of the best plan within limits takes, where there is such a plan and bytes are asked for.
     fn taken(&self, bound: Bound, limits: &Limits) -> Result<Option<f64>, Error> {
-        if self.ask.costs.is_none() || !CORRECTED.contains(&bound) {
+        if self.ask.costs.is_none()
+            || !matches!(bound, Bound::Size | Bound::Ram | Bound::ObjectSize)
+        {
             return Ok(None);
         }
         let plan = match self.ask.quick(limits) {
@@ -240,13 +238,15 @@ impl Search<'_> {
             found => found?,
         };
         let sketch = Sketch::new(self.ask.quantizer, &decide::formats(&plan), self.target)?;
-        if bound == Bound::ObjectSize {
-            let program = &sketch.lowered.program;
-            let emitted = lowbit_llvm::emit(program, self.target, &EmitOptions::default())?;
-            let bytes = emitted.object.len() as f64;
-            return Ok(Some(self.smallest.get().min(bytes)));
-        }
-        Ok(Some(self.found_of(&sketch).of(bound)))
+        let program = &sketch.lowered.program;
+        Ok(Some(match bound {
+            Bound::Size => program.consts.len() as f64,
+            Bound::Ram => program.arena_bytes as f64,
+            _ => {
+                let emitted = lowbit_llvm::emit(program, self.target, &EmitOptions::default())?;
+                self.smallest.get().min(emitted.object.len() as f64)
+            }
+        }))
     }
 }
 
