@@ -6,9 +6,6 @@ use rayon::prelude::*;
 
 use super::{FinetuneError, Loss, compared, failed, target};
 
-/// Below so many samples, what is trained on is mixed: the few that there are would be learnt by heart.
-const FEW: usize = 512;
-
 /// The float network, up to what is compared.
 pub(super) struct Teacher<'a> {
     float: &'a Graph,
@@ -40,8 +37,8 @@ impl<'a> Teacher<'a> {
     }
 }
 
-/// Samples in an order that is shuffled anew each time all were taken. Where they are few, every other one is mixed with
-/// another: the float network tells what a mixture is as well as what a sample is.
+/// Samples in an order that is shuffled anew each time all were taken. Every other one is mixed with another, or they would be
+/// learnt by heart: the float network tells what a mixture is as well as what a sample is.
 pub(super) struct Samples<'a> {
     all: &'a [Vec<Tensor>],
     teacher: &'a Teacher<'a>,
@@ -101,7 +98,7 @@ impl<'a> Samples<'a> {
         }
         let next = self.random.below(self.left.len());
         let i = self.left.swap_remove(next);
-        if self.all.len() >= FEW || at.is_multiple_of(2) {
+        if at.is_multiple_of(2) {
             return (i, self.all[i].clone());
         }
         let other = self.random.below(self.all.len());

@@ -7,8 +7,9 @@ use lowbit_passes::calibrate::ChosenRanges;
 use lowbit_passes::finetune::{BATCH, Finetune, FinetuneError, Tuned, finetune};
 use lowbit_passes::quantize::{Layer, Quantized, Ranges, Rounding};
 
-use super::{Candidate, How, Judge, Quantizer, Run};
+use super::{Candidate, How, Judge, Quantizer, Run, judged};
 use crate::Error;
+use crate::plan::short;
 use crate::tuning::RoundingMethod;
 
 /// Most steps of one training, by effort.
@@ -25,9 +26,19 @@ pub(super) struct Training {
     whole: usize,
 }
 
+impl Training {
+    fn name(&self) -> &'static str {
+        match (self.blocks, self.whole) {
+            (_, 0) => "blocks",
+            (0, _) => "the whole network",
+            _ => "blocks, then the whole network",
+        }
+    }
+}
+
 impl Quantizer<'_> {
-    /// The ways to train that are tried: what was asked for; or else, from effort 2 on, of the whole network and of one
-    /// block after another. Neither is the better one on all networks.
+    /// The ways to train that are tried: what was asked for; or else, from effort 2 on, of one block after another and of
+    /// the whole network. Neither is the better one on all networks.
     pub(super) fn trainings(&self, effort: usize) -> Vec<Training> {
         let by_effort = |effort: usize| {
             // a step forwards and two back for each sample
@@ -45,7 +56,7 @@ impl Quantizer<'_> {
         };
         let ways = match (self.tuning.rounding, self.tuning.finetune) {
             (Some(RoundingMethod::Blocks), _) => vec![whole(by_effort(effort.max(2)))],
-            (None, None) => vec![whole(0), blocks],
+            (None, None) => vec![blocks, whole(0)],
             _ => vec![whole(0)],
         };
         let any = |t: &Training| t.blocks + t.whole > 0;
@@ -55,7 +66,8 @@ impl Quantizer<'_> {
 
 impl Run<'_> {
     /// Trains the network in each of the given ways, where it has few bits; what loses least on the judges, where that
-    /// is less than it did.
+    /// is less than it did. A later way must win by more than the standard error: the whole network is trained to what the
+    /// judges lose least at, blocks to much that they do not see.
     pub(super) fn trained(
         &self,
         start: &Candidate,
@@ -69,7 +81,7 @@ impl Run<'_> {
         }
         let own = q.samples(&self.own)?;
         let (float, held) = (&self.network.graph, &judge.samples);
-        let mut best: Option<Candidate> = None;
+        let mut best: Option<(Candidate, Vec<f64>)> = None;
         for way in ways {
             let how = Finetune {
                 block_steps: way.blocks,
@@ -92,8 +104,19 @@ impl Run<'_> {
                     return Ok(None);
                 }
             };
-            let (mut quantized, loss) = self.refit(&tuned, start.how, judge)?;
-            if loss >= best.as_ref().map_or(start.loss, |b| b.loss) {
+            let (mut quantized, losses) = self.refit(&tuned, start.how, judge)?;
+            let loss = judged::mean(&losses);
+            self.progress.note(&format!(
+                "training of {}: on held-out samples the network loses {}, before {}",
+                way.name(),
+                short(loss),
+                short(start.loss)
+            ));
+            let to_beat = match &best {
+                Some((best, lost)) => best.loss - judged::standard_error(lost, &losses),
+                None => start.loss,
+            };
+            if loss >= to_beat {
                 continue;
             }
             let gain_db = 10.0 * libm::log10(start.loss / loss.max(1e-300));
@@ -105,18 +128,24 @@ impl Run<'_> {
                     };
                 }
             }
-            best = Some(Candidate {
+            let candidate = Candidate {
                 quantized,
                 loss,
                 how: start.how,
-            });
+            };
+            best = Some((candidate, losses));
         }
-        Ok(best)
+        Ok(best.map(|b| b.0))
     }
 
     /// Quantises a trained network, whose weights lie on their grids already: with its biases as they were trained, or
-    /// corrected to the means that it was trained to, whichever loses less on the judges.
-    fn refit(&self, tuned: &Tuned, how: How, judge: &Judge) -> Result<(Quantized, f64), Error> {
+    /// corrected to the means that it was trained to, whichever loses less on the judges; with what each of them loses.
+    fn refit(
+        &self,
+        tuned: &Tuned,
+        how: How,
+        judge: &Judge,
+    ) -> Result<(Quantized, Vec<f64>), Error> {
         let means = self.means(&tuned.rounded)?;
         let mean = |v: ValueId| match tuned.values.get(&v) {
             Some(&own) => means.mean(own),
@@ -128,11 +157,11 @@ impl Run<'_> {
         };
         let one = |correct: bool| {
             let quantized = self.fit_to(&tuned.graph, &mean, &ranges, (how.low_bits, correct))?;
-            let loss = judge.loss(&quantized)?;
-            Ok::<_, Error>((quantized, loss))
+            let losses = judge.losses(&quantized)?;
+            Ok::<_, Error>((quantized, losses))
         };
         let (trained, corrected) = (one(false)?, one(true)?);
-        Ok(if corrected.1 < trained.1 {
+        Ok(if judged::mean(&corrected.1) < judged::mean(&trained.1) {
             corrected
         } else {
             trained
