@@ -36,11 +36,10 @@ const ROUNDING: f64 = 1e-11;
 /// Searches for the plan of least loss among those that lose less than `known`, or among all. It gives up after so much
 /// `work`: options that are priced, halves that are listed, pairs that are tried.
 pub(crate) fn branch(problem: &Problem, prices: &[f64], known: Option<f64>, work: usize) -> Found {
-    let program = Program::new(problem);
-    let mut search = program.search(known);
+    let mut search = Search::new(problem, known);
     let mut scaled = Numbers::default();
     for (r, price) in prices.iter().enumerate() {
-        scaled[r] = price / program.scales[r];
+        scaled[r] = price / search.scales[r];
     }
     let mut nodes = BinaryHeap::from([Node {
         lower: f64::NEG_INFINITY,
@@ -54,15 +53,7 @@ pub(crate) fn branch(problem: &Problem, prices: &[f64], known: Option<f64>, work
         if search.work > work {
             return search.ended(false);
         }
-        // two at a time, on as many threads as there are: the search is the same on one
-        let mut other = search.apart();
-        let second = nodes.pop();
-        let (ours, theirs) = rayon::join(
-            || search.explore(node),
-            || second.map(|node| other.explore(node)),
-        );
-        search.join(other);
-        nodes.extend(ours.into_iter().chain(theirs.into_iter().flatten()));
+        nodes.extend(search.explore(node));
     }
     search.ended(true)
 }
@@ -113,25 +104,19 @@ struct Bound {
     cheapest: Vec<usize>,
 }
 
-/// What is solved.
-struct Program<'a> {
+struct Search<'a> {
     problem: &'a Problem,
     /// Options of each group, costs scaled.
     items: Vec<Vec<Item>>,
     limits: Numbers,
     scales: Numbers,
+    /// The loss that a plan must beat.
+    known: f64,
+    best: Option<Vec<usize>>,
     /// What exchanging one group's option changes, about: the reach of a step while nothing is known.
     typical: f64,
     /// Losses closer than this are the same.
     rounding: f64,
-}
-
-/// What was found so far.
-struct Search<'a> {
-    program: &'a Program<'a>,
-    /// The loss that a plan must beat.
-    known: f64,
-    best: Option<Vec<usize>>,
     /// Options priced, halves listed and pairs tried.
     work: usize,
 }
@@ -238,8 +223,8 @@ fn spread(problem: &Problem, of: &dyn Fn(&Choice) -> f64) -> f64 {
     each.sum::<f64>() / problem.groups.len() as f64
 }
 
-impl<'a> Program<'a> {
-    fn new(problem: &'a Problem) -> Self {
+impl<'a> Search<'a> {
+    fn new(problem: &'a Problem, known: Option<f64>) -> Self {
         let rows = problem.rows.len();
         let mut scales = [1.0; MOST_ROWS];
         let mut limits = Numbers::default();
@@ -262,50 +247,20 @@ impl<'a> Program<'a> {
         let items: Vec<Vec<Item>> = items
             .map(|g| g.options.iter().map(item).collect())
             .collect();
+        let largest = items.iter().flatten().map(|i| i.loss.abs());
+        let largest = largest.fold(0.0, f64::max);
+        let most = |g: &Vec<Item>| g.iter().map(|i| i.loss).fold(f64::NEG_INFINITY, f64::max);
+        let above = || items.iter().map(most).sum::<f64>() + largest.max(1.0);
         Self {
+            known: known.unwrap_or_else(above),
             limits,
             scales,
+            best: None,
             typical: spread(problem, &|c| c.loss),
-            rounding: ROUNDING * largest(&items),
+            rounding: ROUNDING * largest,
+            work: 0,
             problem,
             items,
-        }
-    }
-
-    /// A search for what loses less than `known`, or for anything.
-    fn search(&'a self, known: Option<f64>) -> Search<'a> {
-        let most = |g: &Vec<Item>| g.iter().map(|i| i.loss).fold(f64::NEG_INFINITY, f64::max);
-        let above = || self.items.iter().map(most).sum::<f64>() + largest(&self.items).max(1.0);
-        Search {
-            program: self,
-            known: known.unwrap_or_else(above),
-            best: None,
-            work: 0,
-        }
-    }
-}
-
-/// The largest loss of an option.
-fn largest(items: &[Vec<Item>]) -> f64 {
-    let losses = items.iter().flatten().map(|i| i.loss.abs());
-    losses.fold(0.0, f64::max)
-}
-
-impl<'a> Search<'a> {
-    /// A search beside this one, from what it knows.
-    fn apart(&self) -> Self {
-        Self {
-            best: None,
-            work: 0,
-            ..*self
-        }
-    }
-
-    /// Takes what another search found.
-    fn join(&mut self, other: Self) {
-        self.work += other.work;
-        if other.known < self.known {
-            (self.known, self.best) = (other.known, other.best);
         }
     }
 
@@ -317,7 +272,7 @@ impl<'a> Search<'a> {
     }
 
     fn is_ruled_out(&self, bound: f64) -> bool {
-        bound >= self.known - self.program.rounding
+        bound >= self.known - self.rounding
     }
 
     /// Searches near a node's bound; what is left of it when that does not end it.
@@ -337,9 +292,9 @@ impl<'a> Search<'a> {
             left.iter_mut()
                 .zip(self.worth(&found.prices))
                 .for_each(|(over, worth)| *over *= -worth);
-            let rows = found.prices[..self.program.problem.rows.len()].iter();
+            let rows = found.prices[..self.problem.rows.len()].iter();
             let rows: Vec<bool> = rows.map(|&p| p > 0.0).collect();
-            let rounding = self.program.rounding;
+            let rounding = self.rounding;
             let plan = halves.meet(left, &rows, rounding, |steps| {
                 let mut picks = found.cheapest.clone();
                 steps.for_each(|s| picks[s.group] = s.option);
@@ -355,26 +310,20 @@ impl<'a> Search<'a> {
 
     /// Whether no plan of a node keeps some limit.
     fn breaks(&self, node: &Node) -> bool {
-        (0..self.program.problem.rows.len()).any(|r| {
+        (0..self.problem.rows.len()).any(|r| {
             let least = |(items, options): (&Vec<Item>, &Vec<usize>)| {
                 let costs = options.iter().map(|&o| items[o].costs[r]);
                 costs.fold(f64::INFINITY, f64::min)
             };
-            let sum: f64 = self
-                .program
-                .items
-                .iter()
-                .zip(&node.options)
-                .map(least)
-                .sum();
-            sum > self.program.limits[r]
+            let sum: f64 = self.items.iter().zip(&node.options).map(least).sum();
+            sum > self.limits[r]
         })
     }
 
     fn bound(&mut self, node: &Node, prices: &Numbers) -> Bound {
         let mut cheapest = Vec::with_capacity(node.options.len());
         let (mut loss, mut over) = (0.0, Numbers::default());
-        for (items, options) in self.program.items.iter().zip(&node.options) {
+        for (items, options) in self.items.iter().zip(&node.options) {
             self.work += options.len();
             let (mut best, mut least) = (options[0], f64::INFINITY);
             for &o in options {
@@ -388,9 +337,7 @@ impl<'a> Search<'a> {
             let costs = over.iter_mut().zip(&items[best].costs);
             costs.for_each(|(sum, cost)| *sum += cost);
         }
-        over.iter_mut()
-            .zip(&self.program.limits)
-            .for_each(|(o, l)| *o -= l);
+        over.iter_mut().zip(&self.limits).for_each(|(o, l)| *o -= l);
         Bound {
             prices: *prices,
             bound: loss + dot(prices, &over),
@@ -402,15 +349,13 @@ impl<'a> Search<'a> {
     /// Moves prices towards the largest bound by Shor's r-algorithm: budgets that go together make a ridge, and space is
     /// stretched along it. Plans on the way that keep the limits are offered.
     fn tune(&mut self, node: &Node) -> Bound {
-        let rows = self.program.problem.rows.len();
+        let rows = self.problem.rows.len();
         let mut point = node.prices;
         let mut best = self.bound(node, &point);
         let (mut over, mut space) = (best.over, UNIT);
-        let mut length =
-            (self.known - best.bound).min(self.program.typical) / norm(&over).max(1e-300);
+        let mut length = (self.known - best.bound).min(self.typical) / norm(&over).max(1e-300);
         for _ in 0..STEPS {
-            if self.is_ruled_out(best.bound) || length * norm(&over) < STILL * self.program.typical
-            {
+            if self.is_ruled_out(best.bound) || length * norm(&over) < STILL * self.typical {
                 break;
             }
             let turned = turn(&space, &over, true);
@@ -456,7 +401,7 @@ impl<'a> Search<'a> {
 
     /// Removes options that the bound rules out.
     fn narrow(&self, node: &mut Node, found: &Bound) {
-        let groups = self.program.items.iter().zip(&mut node.options);
+        let groups = self.items.iter().zip(&mut node.options);
         for ((items, options), &cheapest) in groups.zip(&found.cheapest) {
             let least = items[cheapest].priced(&found.prices);
             let extra = |o: usize| items[o].priced(&found.prices) - least;
@@ -473,7 +418,7 @@ impl<'a> Search<'a> {
     fn steps(&self, node: &Node, found: &Bound) -> Vec<Vec<Step>> {
         let worth = self.worth(&found.prices);
         let group = |group: usize| -> Vec<Step> {
-            let (items, cheapest) = (&self.program.items[group], found.cheapest[group]);
+            let (items, cheapest) = (&self.items[group], found.cheapest[group]);
             let from = &items[cheapest];
             let step = |&option: &usize| {
                 let mut costs = Numbers::default();
@@ -496,8 +441,8 @@ impl<'a> Search<'a> {
 
     /// Takes a plan that keeps the limits and loses less than what is known.
     fn offer(&mut self, picks: Vec<usize>) -> bool {
-        let loss = self.program.problem.loss(&picks);
-        let better = loss < self.known && self.program.problem.admits(&picks);
+        let loss = self.problem.loss(&picks);
+        let better = loss < self.known && self.problem.admits(&picks);
         if better {
             self.known = loss;
             self.best = Some(picks);
