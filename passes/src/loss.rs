@@ -18,10 +18,20 @@ enum Kind {
 /// An output that a softmax ends is compared before the softmax, by the divergence in nats `Σ p (log p − log q)`, a sum
 /// over all distributions of a sample. Where labels say that the network classifies, an output without softmax is one
 /// distribution over all its elements. Any other output is compared by its noise-to-signal ratio `Σ (y − y')² / Σ y²`.
+///
+/// Scores are divided by a temperature first (Hinton et al. 2015), 1 if nothing else is said: see [`Objective::temperature_for`].
 #[derive(Clone, Debug)]
 pub struct Objective {
     outputs: Vec<(ValueId, Kind)>,
+    temperature: f64,
 }
+
+/// Least mean entropy of class distributions, in nats, with which they are compared. A network that knows its calibration
+/// samples by heart gives nearly all of them one class for certain: what rounding changes of its other scores, and of samples
+/// that it does not know, would not show.
+const ENTROPY: f64 = 0.1;
+/// Temperatures are sought up to this.
+const HOTTEST: f64 = 1024.0;
 
 impl Objective {
     /// The objective of a float graph; `classifies` where the data has labels.
@@ -32,7 +42,52 @@ impl Objective {
             .map(|o| compared(graph, o.value, classifies));
         Self {
             outputs: outputs.collect(),
+            temperature: 1.0,
         }
+    }
+
+    /// The same at another temperature.
+    #[must_use]
+    pub fn at(mut self, temperature: f64) -> Self {
+        self.temperature = temperature;
+        self
+    }
+
+    /// What scores are divided by.
+    pub fn temperature(&self) -> f64 {
+        self.temperature
+    }
+
+    /// The temperature to compare a network's classes at: the least from 1 up at which its distributions have a mean entropy
+    /// of 0.1 nats over samples, given as what the float network computes for each, in the order of [`Objective::values`].
+    pub fn temperature_for(&self, samples: &[Vec<Tensor>]) -> f64 {
+        let scores: Vec<(Vec<f64>, usize, usize)> = samples
+            .iter()
+            .flat_map(|values| values.iter().zip(&self.outputs))
+            .filter_map(|(t, (_, kind))| match *kind {
+                Kind::Scores { classes, inner } => Some((t.to_f64(), classes, inner)),
+                Kind::Values => None,
+            })
+            .collect();
+        let is_cold = |temperature: f64| {
+            let all = scores.iter().flat_map(|(x, classes, inner)| {
+                let x = softened(x, temperature);
+                let each = distributions(x.len(), *classes, *inner);
+                each.map(|at| entropy(&log_softmax(&x, at)))
+                    .collect::<Vec<_>>()
+            });
+            let all: Vec<f64> = all.collect();
+            all.iter().sum::<f64>() < ENTROPY * all.len() as f64
+        };
+        if !is_cold(1.0) {
+            return 1.0;
+        }
+        let (mut cold, mut hot) = (1.0, HOTTEST);
+        while hot / cold > 1.001 {
+            let middle = libm::sqrt(cold * hot);
+            *(if is_cold(middle) { &mut cold } else { &mut hot }) = middle;
+        }
+        hot
     }
 
     /// The values that are compared.
@@ -51,7 +106,7 @@ impl Objective {
         pairs
             .map(|((p, q), (_, kind))| match *kind {
                 Kind::Scores { classes, inner } => {
-                    divergence(&p.to_f64(), &q.to_f64(), classes, inner)
+                    divergence(&self.scores(p), &self.scores(q), classes, inner)
                 }
                 Kind::Values => noise_to_signal(&p.to_f64(), &q.to_f64()),
             })
@@ -70,11 +125,13 @@ impl Objective {
     pub fn curvature(&self, float: &[Tensor]) -> f64 {
         let pairs = float.iter().zip(&self.outputs);
         pairs
-            .map(|(p, (_, kind))| {
-                let x = p.to_f64();
-                match *kind {
-                    Kind::Scores { classes, inner } => impurity(&x, classes, inner),
-                    Kind::Values => 2.0 * x.len() as f64 / signal(&x),
+            .map(|(p, (_, kind))| match *kind {
+                Kind::Scores { classes, inner } => {
+                    impurity(&self.scores(p), classes, inner) / self.temperature.powi(2)
+                }
+                Kind::Values => {
+                    let x = p.to_f64();
+                    2.0 * x.len() as f64 / signal(&x)
                 }
             })
             .sum()
@@ -93,10 +150,12 @@ impl Objective {
         let pairs = float.iter().zip(&self.outputs);
         pairs
             .map(|(p, (_, kind))| {
-                let x = p.to_f64();
                 let d = match *kind {
-                    Kind::Scores { classes, inner } => drawn(&x, classes, inner, label, uniform),
-                    Kind::Values => signs(&x, uniform),
+                    Kind::Scores { classes, inner } => {
+                        let d = drawn(&self.scores(p), classes, inner, label, uniform);
+                        softened(&d, self.temperature)
+                    }
+                    Kind::Values => signs(&p.to_f64(), uniform),
                 };
                 Tensor::from_f64(p.dtype(), p.shape(), d)
             })
@@ -130,7 +189,7 @@ impl Objective {
             let target = graph.input(name, graph.ty(value).clone());
             let term = match kind {
                 Kind::Scores { classes, inner } => {
-                    emit_divergence(graph, target, value, classes, inner)?
+                    emit_divergence(graph, [target, value], classes, inner, self.temperature)?
                 }
                 Kind::Values => emit_noise_to_signal(graph, target, value)?,
             };
@@ -141,6 +200,22 @@ impl Objective {
         }
         sum.ok_or_else(|| OpError::Value("the graph has no output".into()))
     }
+}
+
+impl Objective {
+    fn scores(&self, t: &Tensor) -> Vec<f64> {
+        softened(&t.to_f64(), self.temperature)
+    }
+}
+
+/// Scores divided by a temperature.
+pub(crate) fn softened(x: &[f64], temperature: f64) -> Vec<f64> {
+    x.iter().map(|x| x / temperature).collect()
+}
+
+/// `−Σ p log p`, from logarithms.
+fn entropy(log_p: &[f64]) -> f64 {
+    -log_p.iter().map(|&l| libm::exp(l) * l).sum::<f64>()
 }
 
 fn compared(graph: &Graph, output: ValueId, classifies: bool) -> (ValueId, Kind) {
@@ -286,16 +361,17 @@ fn signs(x: &[f64], uniform: &mut dyn FnMut() -> f64) -> Vec<f64> {
 /// Appends `Σ p (log p − log q)`, p and q the softmax of scores; see [`Objective`].
 fn emit_divergence(
     graph: &mut Graph,
-    p: ValueId,
-    q: ValueId,
+    [p, q]: [ValueId; 2],
     classes: usize,
     inner: usize,
+    temperature: f64,
 ) -> Result<ValueId, OpError> {
     let n = graph.ty(q).elements();
     let mut e = Emit::new(graph, "divergence");
     let shape = [n / (classes * inner).max(1), classes, inner];
     let logs = |e: &mut Emit<'_>, x| {
         let x = e.reshape(x, &shape)?;
+        let x = e.scale(x, 1.0 / temperature)?;
         let largest = e.reduce(ReduceFn::Max, x, &[1])?;
         let shifted = e.sub(x, largest)?;
         let exp = e.unary(UnaryFn::Exp, shifted)?;
@@ -369,7 +445,7 @@ mod tests {
     fn the_emitted_loss_is_the_loss() {
         for (softmax, labels) in [(true, false), (false, true), (false, false)] {
             let mut graph = network(softmax);
-            let objective = Objective::new(&graph, labels);
+            let objective = Objective::new(&graph, labels).at(1.7);
             let loss = objective.emit(&mut graph).unwrap();
             graph.output("loss", loss);
             let found = run(&graph, &[scores(1.5), scores(1.0)]).unwrap()[1].to_f64()[0];
@@ -378,12 +454,58 @@ mod tests {
         }
     }
 
+    #[test]
+    fn certain_networks_are_softened_until_they_tell_something() {
+        let objective = Objective::new(&network(true), false);
+        let certain: Vec<Vec<Tensor>> = vec![vec![scores(20.0)], vec![scores(30.0)]];
+        let temperature = objective.temperature_for(&certain);
+        let entropy_at = |t: f64| {
+            let softened = certain.iter().map(|s| softened(&s[0].to_f64(), t));
+            let each = softened.flat_map(|x| [0..3, 3..6].map(|at| entropy(&log_softmax(&x, at))));
+            each.sum::<f64>() / 4.0
+        };
+        assert!(entropy_at(1.0) < ENTROPY, "{}", entropy_at(1.0));
+        let found = entropy_at(temperature);
+        assert!(
+            (found / ENTROPY - 1.0).abs() < 0.01,
+            "{temperature}: {found}"
+        );
+        // what is unsure stays as it is, and so does what has no classes or is no number
+        assert_eq!(objective.temperature_for(&[vec![scores(1.0)]]), 1.0);
+        let values = Objective::new(&network(false), false);
+        assert_eq!(values.temperature_for(&certain), 1.0);
+        let broken = vec![vec![Tensor::new([2, 3], vec![f64::NAN; 6])]];
+        assert_eq!(objective.temperature_for(&broken), 1.0);
+    }
+
+    #[test]
+    fn a_temperature_divides_scores() {
+        let objective = Objective::new(&network(true), false);
+        let tenth = |t: &Tensor| {
+            Tensor::new(
+                [2, 3],
+                t.to_f64().iter().map(|x| x / 10.0).collect::<Vec<_>>(),
+            )
+        };
+        let expected = objective.loss(&[tenth(&scores(1.0))], &[tenth(&scores(1.5))]);
+        let found = objective
+            .clone()
+            .at(10.0)
+            .loss(&[scores(1.0)], &[scores(1.5)]);
+        assert!((expected - found).abs() < 1e-15, "{expected} {found}");
+        // the second derivative by scores that are divided by 10 is a hundredth
+        let curvature = objective.curvature(&[tenth(&scores(1.0))]) / 100.0;
+        let found = objective.at(10.0).curvature(&[scores(1.0)]);
+        assert!((curvature - found).abs() < 1e-15, "{curvature} {found}");
+    }
+
     /// The sum over classes of the outer products of directions, over their number, and the largest square of one.
     fn moments(x: &Tensor, label: impl Fn(usize) -> Option<usize>, n: usize) -> [f64; 9] {
         let classes = 3;
         let kind = Kind::Scores { classes, inner: 1 };
         let objective = Objective {
             outputs: vec![(network(false).inputs()[0], kind)],
+            temperature: 1.0,
         };
         let mut state = 1u64;
         let mut uniform = || {

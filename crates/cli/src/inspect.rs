@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use lowbit::report::insight::format_bits;
-use lowbit::report::{Layer, Report, command, loss_sentences, memory_sentence, text};
+use lowbit::report::{
+    Layer, Report, command, loss_sentences, memory_sentence, temperature_sentence, text,
+};
 use lowbit::{Artefact, Error, is_artefact};
 
 use crate::numbers;
@@ -86,6 +88,8 @@ fn folder(args: &Args) -> Result<(), Error> {
     }
     if let Some(p) = &report.predictor {
         line(&format!("losses are predicted by {}", p.metric));
+        let softened = p.temperature.map(temperature_sentence);
+        softened.iter().for_each(|s| line(s));
         print_ranks(&p.ranks);
         p.traces.iter().for_each(print_traces);
     }

@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
-use lowbit::report::{Evidence, HessianTraces, MetricGroup, RankCorrelation, SensitiveLayer};
+use lowbit::report::{
+    Evidence, HessianTraces, MetricGroup, RankCorrelation, SensitiveLayer, temperature_sentence,
+};
 use lowbit::{Cache, Error, Grouping, Metric, SensitivityOptions, Tying};
 
 use crate::numbers;
@@ -150,6 +152,8 @@ fn print(found: &Evidence) {
     table(&rows);
     let metric = found.table.metric.as_deref().unwrap_or("unknown");
     line(&format!("predicted loss by {metric}, inputs of 8 bits"));
+    let softened = found.temperature.map(temperature_sentence);
+    softened.iter().for_each(|s| line(s));
     print_ranks(&found.ranks);
     print_groups(&found.groups);
     found.traces.iter().for_each(print_traces);

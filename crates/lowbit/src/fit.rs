@@ -24,7 +24,7 @@ use crate::network::Network;
 use crate::object::encode_sample;
 use crate::plan::short;
 use crate::tuning::{RoundingMethod, Tuning};
-use crate::{Cache, Error, Key, Progress};
+use crate::{Cache, Error, Key, Progress, temperature};
 use train::Training;
 
 /// Most samples that ranges are taken from.
@@ -80,6 +80,8 @@ pub(crate) struct Quantizer<'a> {
     /// The key of what plans lose, once it is asked for.
     pub(crate) losses: OnceLock<Option<Key>>,
     own: Network,
+    /// What networks are compared by.
+    loss: Loss,
     /// The last fits that plans were compared by: the plan that wins is not fitted again.
     fits: Mutex<Vec<Fitted>>,
     /// The same function with equalised channels, where there are any to equalise; made when it is asked for.
@@ -102,6 +104,7 @@ impl<'a> Quantizer<'a> {
         let indices = spread(&split, RANGE_SAMPLES);
         let graph = (model.graph.clone(), "own");
         let own = Network::new(model, data, &indices, graph, (cache, progress))?;
+        let objective = temperature::objective(model, data, cache, progress)?;
         Ok(Self {
             model,
             data,
@@ -111,6 +114,7 @@ impl<'a> Quantizer<'a> {
             cache: cache.clone(),
             losses: OnceLock::new(),
             own,
+            loss: compared_by(model, data, objective.temperature()),
             fits: Mutex::default(),
             equalized: OnceLock::new(),
         })
@@ -258,7 +262,7 @@ impl<'a> Quantizer<'a> {
 
     /// The ways to choose ranges that may be taken, the first of them without a comparison.
     fn methods(&self) -> Vec<Method> {
-        match (self.tuning.ranges, self.loss()) {
+        match (self.tuning.ranges, self.loss) {
             (Some(given), _) => vec![given],
             (None, Loss::Square) => QUANTITY_METHODS.to_vec(),
             (None, _) => METHODS.to_vec(),
@@ -319,16 +323,16 @@ impl<'a> Quantizer<'a> {
         let samples: Result<_, DataError> = indices.par_iter().map(read).collect();
         Ok(samples?)
     }
+}
 
-    /// What the student is compared by.
-    fn loss(&self) -> Loss {
-        let graph = &self.model.graph;
-        let softmax = compared(graph) != graph.outputs()[0].value;
-        if softmax || self.data.labels().is_some() {
-            Loss::Divergence
-        } else {
-            Loss::Square
-        }
+/// What networks are compared by.
+fn compared_by(model: &Model, data: &Dataset, temperature: f64) -> Loss {
+    let graph = &model.graph;
+    let softmax = compared(graph) != graph.outputs()[0].value;
+    if softmax || data.labels().is_some() {
+        Loss::Divergence { temperature }
+    } else {
+        Loss::Square
     }
 }
 
@@ -629,7 +633,7 @@ impl Judge {
     fn new(run: &Run) -> Result<Self, Error> {
         let q = run.quantizer;
         let graph = &q.model.graph;
-        let (end, loss, plan) = (compared(graph), q.loss(), Plan::new(graph));
+        let (end, loss, plan) = (compared(graph), q.loss, Plan::new(graph));
         let samples = q.samples(&run.judges)?;
         let one = |(i, inputs): (usize, &Vec<Tensor>)| {
             let mut found = None;

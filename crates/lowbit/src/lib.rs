@@ -30,6 +30,7 @@ mod qemu;
 mod run;
 mod sensitivity;
 mod targets;
+mod temperature;
 mod tie;
 mod timeline;
 mod tune;

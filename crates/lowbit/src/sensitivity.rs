@@ -10,6 +10,7 @@ use lowbit_data::{DataError, Dataset, spread};
 use lowbit_ir::{Def, Tensor};
 use lowbit_num::Format;
 use lowbit_passes::calibrate::{Method, Stats, calibrate};
+use lowbit_passes::loss::Objective;
 use lowbit_passes::quantize::{Fit, Solver};
 use lowbit_passes::sensitivity::{
     COLUMNS, Curvature, Draws, Effort, FLOATS, Layer, Measured, Metric, SensitivityError, Study,
@@ -27,7 +28,7 @@ pub use grouped::Grouping;
 use crate::fit::{LOW_BITS, failed, fitted};
 use crate::model::{Model, Shapes};
 use crate::tie::Tying;
-use crate::{Cache, Error, Key, Progress};
+use crate::{Cache, Error, Key, Progress, temperature};
 use choose::JUDGE;
 use grouped::{Chosen, GROUPED, combined, told};
 
@@ -234,6 +235,7 @@ struct Session<'a> {
     progress: &'a dyn Progress,
     indices: Vec<usize>,
     layers: Vec<Layer>,
+    objective: Objective,
     study: OnceLock<Study<'a>>,
     curvature: OnceLock<Curvature>,
     key: Key,
@@ -254,7 +256,7 @@ impl<'a> Session<'a> {
         let indices = spread(&split, most);
         let shapes: Vec<_> = model.inputs().into_iter().map(|i| i.shape).collect();
         let key = Key::new("sensitivity")
-            .with("error feedback")
+            .with("error feedback, softened")
             .with(&model.sha256)
             .with(format!("{shapes:?}"))
             .with(data.sha256()?.unwrap_or_default())
@@ -262,6 +264,7 @@ impl<'a> Session<'a> {
             .with(options.seed.to_string());
         Ok(Self {
             layers,
+            objective: temperature::objective(model, data, &options.cache, progress)?,
             study: OnceLock::new(),
             curvature: OnceLock::new(),
             model,
@@ -299,7 +302,7 @@ impl<'a> Session<'a> {
         )
         .map_err(|e| Error::Sample(e.to_string()))?;
         let ranges = stats.ranges(Method::Mse);
-        let mut study = Study::new(&self.model.graph, &ranges, self.data.labels().is_some());
+        let mut study = Study::new(&self.model.graph, &ranges, self.objective.clone());
         if self.rounds() {
             self.round(&mut study, &stats)?;
         }
@@ -378,6 +381,7 @@ impl<'a> Session<'a> {
             table: self.table(metric.name(), &self.losses(metric)?)?,
             ranks,
             groups: Vec::new(),
+            temperature: self.temperature(),
             traces: match self.options.metric {
                 // choosing has taken the gradients
                 None => Some(self.traces(false)?),
@@ -385,6 +389,12 @@ impl<'a> Session<'a> {
                 Some(_) => None,
             },
         })
+    }
+
+    /// Of the objective, where it is not 1.
+    fn temperature(&self) -> Option<f64> {
+        let temperature = self.objective.temperature();
+        (temperature > 1.0).then_some(temperature)
     }
 
     /// The table of groups, and how it compares with each metric alone.
@@ -403,6 +413,7 @@ impl<'a> Session<'a> {
             table: self.table(GROUPED, &losses)?,
             ranks,
             groups: told(self, chosen),
+            temperature: self.temperature(),
             traces: None,
         })
     }

@@ -17,6 +17,10 @@ pub struct Evidence {
     /// Second derivatives of the loss by the weights of each layer, where they were taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<HessianTraces>,
+    /// What scores are divided by before distributions of classes are compared, where that is not 1: the network is so sure of
+    /// its calibration samples that their distributions tell little.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 /// How losses were predicted, and what speaks for it.
@@ -30,6 +34,10 @@ pub struct Predictor {
     /// Second derivatives of the loss by the weights of each layer, where they were taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traces: Option<HessianTraces>,
+    /// What scores are divided by before distributions of classes are compared, where that is not 1: the network is so sure of
+    /// its calibration samples that their distributions tell little.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
 }
 
 impl From<&Evidence> for Predictor {
@@ -38,8 +46,17 @@ impl From<&Evidence> for Predictor {
             metric: found.table.metric.clone().unwrap_or_default(),
             ranks: found.ranks.clone(),
             traces: found.traces.clone(),
+            temperature: found.temperature,
         }
     }
+}
+
+/// What a temperature says of the losses beside it.
+pub fn temperature_sentence(temperature: f64) -> String {
+    format!(
+        "The network is nearly certain of its calibration samples, so losses are those of scores divided by {temperature:.2}: \
+         divergence at that temperature."
+    )
 }
 
 /// Traces of the Hessian, and how exact they are.

@@ -12,7 +12,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use evidence::{Evidence, HessianTraces, LayerTrace, MetricGroup, Predictor, RankCorrelation};
+pub use evidence::{
+    Evidence, HessianTraces, LayerTrace, MetricGroup, Predictor, RankCorrelation,
+    temperature_sentence,
+};
 pub use page::{frontier_page, loss_sentences, memory_sentence, report_page};
 pub use reproduce::{command, quoted};
 pub use sensitivity::{

@@ -19,6 +19,7 @@ use lowbit_ir::eval::{self, EvalError};
 use lowbit_ir::{Graph, Tensor, ValueId};
 use rayon::prelude::*;
 
+use crate::loss::softened;
 use crate::quantize::{Layer, Quantized};
 pub use estimator::Estimator;
 use parameters::{Derivatives, Optimizer, Scale, Trained};
@@ -27,10 +28,13 @@ use student::Student;
 pub use student::{compared, target};
 
 /// What the student is to have in common with the teacher.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub enum Loss {
     /// The distribution over classes: the Kullback-Leibler divergence of the softmax.
-    Divergence,
+    Divergence {
+        /// What scores are divided by first: see [`Objective::temperature`](crate::loss::Objective::temperature_for).
+        temperature: f64,
+    },
     /// The values: half the mean squared difference.
     Square,
 }
@@ -55,12 +59,13 @@ impl Loss {
                 0.5 * expected.iter().zip(values).map(square).sum::<f64>()
                     / values.len().max(1) as f64
             }
-            Self::Divergence => {
+            Self::Divergence { temperature } => {
                 let classes = target.shape().last().copied().unwrap_or(1).max(1);
                 let rows = expected
                     .chunks_exact(classes)
                     .zip(values.chunks_exact(classes));
-                rows.map(|(p, x)| divergence(p, x).min(most)).sum()
+                rows.map(|(p, x)| divergence(p, &softened(x, temperature)).min(most))
+                    .sum()
             }
         }
     }

@@ -6,6 +6,7 @@ use lowbit_ir::{DType, Graph, Node, Op, OpError, Quant, Tensor, ValueId};
 use lowbit_num::real;
 
 use super::Loss;
+use crate::loss::softened;
 use crate::quantize::fuse::{Fusion, is_pass_through};
 use crate::quantize::{Layer, Quantized};
 
@@ -296,7 +297,8 @@ fn emit_loss(
     let mut emit = Emit::new(graph, "loss");
     let axis = emit.shape(x).len() - 1;
     match loss {
-        Loss::Divergence => {
+        Loss::Divergence { temperature } => {
+            let x = emit.scale(x, 1.0 / temperature)?;
             let largest = emit.reduce(ReduceFn::Max, x, &[axis])?;
             let shifted = emit.sub(x, largest)?;
             let powers = emit.unary(UnaryFn::Exp, shifted)?;
@@ -319,10 +321,10 @@ fn emit_loss(
 
 /// What the loss compares a student with, from the teacher's values.
 pub fn target(values: &Tensor, loss: Loss) -> Tensor {
-    if loss == Loss::Square {
+    let Loss::Divergence { temperature } = loss else {
         return values.clone();
-    }
-    let x = values.to_f64();
+    };
+    let x = softened(&values.to_f64(), temperature);
     let classes = *values.shape().last().unwrap_or(&1);
     let rows = x.chunks_exact(classes.max(1)).flat_map(softmax).collect();
     Tensor::from_f64(values.dtype(), values.shape(), rows)

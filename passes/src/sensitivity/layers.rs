@@ -99,8 +99,8 @@ pub struct Study<'a> {
 }
 
 impl<'a> Study<'a> {
-    /// Rounds the weights of all layers; `classifies` where the data has labels. `ranges` are asked for what layers read.
-    pub fn new(graph: &'a Graph, ranges: &dyn Ranges, classifies: bool) -> Self {
+    /// Rounds the weights of all layers. `ranges` are asked for what layers read.
+    pub fn new(graph: &'a Graph, ranges: &dyn Ranges, objective: Objective) -> Self {
         let layers = layers(graph);
         let rounded = layers.par_iter().map(|layer| {
             let w = graph.as_const(layer.weight).expect("weights are constant");
@@ -122,7 +122,7 @@ impl<'a> Study<'a> {
         };
         let shares = layers.par_iter().map(share).collect();
         Self {
-            objective: Objective::new(graph, classifies),
+            objective,
             rounded: rounded.collect(),
             biases: biases.collect(),
             inputs: inputs.collect(),

@@ -8,6 +8,7 @@ use lowbit_ir::{DType, Graph, Tensor, Type, ValueId};
 use super::random::Random;
 use super::*;
 use crate::calibrate::{Method, calibrate};
+use crate::loss::Objective;
 use crate::quantize::{Fit, Ranges, Solver};
 
 /// Two convolutions, a pool and a classifier over four classes.
@@ -76,7 +77,7 @@ fn effort(error: f64, most: usize) -> Effort {
 }
 
 fn study(graph: &Graph) -> Study<'_> {
-    Study::new(graph, &Within(1.5), true)
+    Study::new(graph, &Within(1.5), Objective::new(graph, true))
 }
 
 /// The trace of each layer's Hessian over samples, one unit vector after the other.
@@ -415,7 +416,8 @@ fn layers_that_are_fitted_lose_less_than_rounded_ones() {
     let samples: Vec<Vec<Tensor>> = (100..164).map(|i| alike(i).unwrap()).collect();
     let stats = calibrate(&graph, 64, |i| alike(100 + i), |_| true, |_, _| {}).unwrap();
     let ranges = stats.ranges(Method::Mse);
-    let [mut plain, mut fitted] = [(); 2].map(|()| Study::new(&graph, &ranges, true));
+    let [mut plain, mut fitted] =
+        [(); 2].map(|()| Study::new(&graph, &ranges, Objective::new(&graph, true)));
     let fit = Fit {
         samples: &samples,
         mean: &|v| stats.mean(v),

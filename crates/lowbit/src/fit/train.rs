@@ -87,7 +87,7 @@ impl Run<'_> {
                 block_steps: way.blocks,
                 steps: way.whole,
                 estimator: q.tuning.estimator,
-                loss: q.loss(),
+                loss: q.loss,
                 seed: q.tuning.seed,
             };
             let mut step = |done, total| self.progress.step("train", done, total);

@@ -1,13 +1,14 @@
 use maud::{Markup, html};
 
 use crate::text::{name, percent, significant};
-use crate::{HessianTraces, LayerTrace, Predictor, RankCorrelation};
+use crate::{HessianTraces, LayerTrace, Predictor, RankCorrelation, temperature_sentence};
 
 /// How losses were predicted, how well each metric orders plans, and second derivatives with their standard errors.
 pub(super) fn part(p: &Predictor) -> Markup {
     html! {
         h3.part { "How losses are predicted" }
         p { (sentence(p)) }
+        @if let Some(t) = p.temperature { p { (temperature_sentence(t)) } }
         @if !p.ranks.is_empty() { (ranks(p)) }
         @if let Some(t) = &p.traces { (traces(t)) }
     }
