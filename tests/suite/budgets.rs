@@ -343,6 +343,8 @@ fn the_command_in_the_report_gives_the_same_object() {
             "4",
             "--rounding",
             "feedback",
+            "--residual-bits",
+            "16",
             "--cpu",
             "znver4",
         ],

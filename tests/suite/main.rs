@@ -11,6 +11,7 @@ mod models;
 mod operators;
 mod pareto;
 mod sensitivity;
+mod streams;
 mod targets;
 mod threads;
 mod tool;

@@ -151,8 +151,12 @@ fn totals(r: &Report) {
         let source = t.latency_source.as_deref().unwrap_or("measured");
         format!(", {} an inference ({source})", text::micros(us))
     });
+    let streams = match t.residual_bits {
+        Some(16) => ", residual streams of 16 bits",
+        _ => "",
+    };
     line(&format!(
-        "{} bits a weight on average, weights {}, object {}, arena {}{time}",
+        "{} bits a weight on average, weights {}, object {}, arena {}{streams}{time}",
         text::significant(t.avg_weight_bits),
         text::bytes(t.weight_bytes as f64),
         text::bytes(t.object_bytes as f64),

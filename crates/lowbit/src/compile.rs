@@ -158,7 +158,8 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
             Dataset::random(&model.inputs(), options.seed, RANDOM_SAMPLES)
         }
     };
-    let quantizer = Quantizer::new(&model, &data, options.tuning, &options.cache, progress)?;
+    let tuning = tuning(options);
+    let quantizer = Quantizer::new(&model, &data, tuning, &options.cache, progress)?;
     let (latencies, costs) = costs(options, &quantizer, &target, progress)?;
     let ask = Ask {
         options,
@@ -257,6 +258,19 @@ fn costs(
     let on = (target, &latencies);
     let costs = Costs::new(quantizer, on, inputs, &eight, code, progress)?;
     Ok((latencies, Some(costs)))
+}
+
+/// What was asked for; residual streams keep 8 bits under a budget that 16 would take from.
+fn tuning(options: &Options) -> Tuning {
+    let b = &options.budget;
+    let costs = [b.latency.is_some(), b.ram.is_some()];
+    let bytes = [b.size.is_some(), b.object_size.is_some()];
+    let bounded = costs.iter().chain(&bytes).any(|&given| given);
+    let asked = options.tuning.residual_bits;
+    Tuning {
+        residual_bits: asked.or(bounded.then_some(8)),
+        ..options.tuning
+    }
 }
 
 /// A plan that became an object.
@@ -364,6 +378,7 @@ fn report(
             avg_weight_bits: weight_bits / params.max(1) as f64,
             bops: bops.sum(),
             macs,
+            residual_bits: quantized.stream_bits,
             arena_bytes: lowered.program.arena_bytes as u64,
             arena_lower_bound_bytes: lowered.arena_lower_bound as u64,
             ..Totals::default()
@@ -390,6 +405,7 @@ fn report(
                 .rounding
                 .map_or("auto", crate::RoundingMethod::name)
                 .into(),
+            residual_bits: options.tuning.residual_bits,
             estimator: options.tuning.estimator.name().into(),
             latency_table: options.latencies.path(),
             name: options.name.clone(),

@@ -18,6 +18,9 @@ pub struct Tuning {
     pub finetune: Option<usize>,
     /// How weights are rounded before any training; by the effort where it is not given.
     pub rounding: Option<RoundingMethod>,
+    /// Bits of residual streams, 8 or 16; by what the network loses where it is not given, 8 where a budget bounds time or
+    /// memory.
+    pub residual_bits: Option<u32>,
     /// What stands for the derivative of rounding while training.
     pub estimator: Estimator,
     /// Order of samples while training.
@@ -82,6 +85,7 @@ impl Tuning {
             ranges: ranges_from_name(&r.ranges),
             finetune: r.finetune,
             rounding: RoundingMethod::from_name(&r.rounding),
+            residual_bits: r.residual_bits,
             estimator: Estimator::from_name(&r.estimator).unwrap_or_default(),
             seed: r.seed,
         }

@@ -277,6 +277,9 @@ pub struct Totals {
     pub bops: f64,
     /// Multiply-accumulates of one inference.
     pub macs: u64,
+    /// Bits of residual streams, the tensors that are added to what layers make of them, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residual_bits: Option<u32>,
     /// Bytes of the caller's arena.
     pub arena_bytes: u64,
     /// The largest total of tensors and work spaces that any step needs: no arena can be smaller.
@@ -372,6 +375,9 @@ pub struct Reproduce {
     /// How weights were rounded before any training: a method, or `auto`.
     #[serde(default)]
     pub rounding: String,
+    /// Bits of residual streams that were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residual_bits: Option<u32>,
     /// What stood for the derivative of rounding.
     #[serde(default)]
     pub estimator: String,

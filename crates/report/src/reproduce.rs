@@ -66,6 +66,9 @@ pub fn command(r: &Report, budget: bool) -> String {
     if !matches!(r.reproduce.rounding.as_str(), "auto" | "") {
         flag("--rounding", r.reproduce.rounding.clone());
     }
+    if let Some(bits) = r.reproduce.residual_bits {
+        flag("--residual-bits", bits.to_string());
+    }
     if r.reproduce.estimator != "ste" {
         flag("--estimator", r.reproduce.estimator.clone());
     }

@@ -223,7 +223,8 @@ fn narrow_inputs(float: &Graph, quantized: &Quantized) -> HashMap<ValueId, Narro
         let stored = quantized
             .graph
             .quant_of(*quantized.values.get(&own.inputs[0])?)?;
-        let wider = (stored != quant).then(|| grid(stored, 8));
+        let stream = quantized.graph.ty(*quantized.values.get(&own.inputs[0])?);
+        let wider = (stored != quant && stream.dtype == DType::U8).then(|| grid(stored, 8));
         let source = fusion.range_source(source(float, quantized, own.inputs[0], quant));
         let narrow = layer.activation_bits < 8;
         narrow.then(|| {

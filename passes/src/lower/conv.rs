@@ -145,6 +145,7 @@ impl<'a> Conv<'a> {
             op: self.op,
             constants: &constants,
             machine: self.machine,
+            residual: self.r.as_ref().map(|r| r.dtype),
         };
         self.groups(
             &mut b,
@@ -274,6 +275,11 @@ impl<'a> Conv<'a> {
         });
     }
 
+    /// Bytes of a code of the residual.
+    pub(super) fn r_bytes(&self) -> usize {
+        self.r.as_ref().map_or(1, |r| r.dtype.bytes())
+    }
+
     fn image_strides(&self) -> Strides {
         Strides {
             x: self.x.strides[0] as i64,
@@ -289,7 +295,7 @@ impl<'a> Conv<'a> {
             x: self.reduction.group_bytes as i64,
             w: self.packed.group as i64,
             y: self.channels as i64 * channel,
-            r: self.channels as i64,
+            r: (self.channels * self.r_bytes()) as i64,
             constants: finish.constants.group as i64,
         }
     }
@@ -315,14 +321,14 @@ impl<'a> Conv<'a> {
                     first * lanes,
                     first * self.packed.vector,
                     first * finish.constants.vector,
-                    &self.y,
+                    [self.y.dtype.bytes(), self.r_bytes()],
                 )
             };
             let step = Strides::channels(
                 part.size * lanes,
                 part.size * self.packed.vector,
                 part.size * finish.constants.vector,
-                &self.y,
+                [self.y.dtype.bytes(), self.r_bytes()],
             );
             let full = Vectors {
                 count: part.size,
@@ -443,7 +449,9 @@ impl<'a> Conv<'a> {
                     .plus((v * usize::from(self.machine.lanes) * bytes) as i64)
             };
             let y: Vec<Addr> = y.iter().map(|a| at(a, self.y.dtype.bytes())).collect();
-            let r: Option<Vec<Addr>> = r.as_ref().map(|r| r.iter().map(|a| at(a, 1)).collect());
+            let r: Option<Vec<Addr>> = r
+                .as_ref()
+                .map(|r| r.iter().map(|a| at(a, self.r_bytes())).collect());
             finish.store(b, &start.constants, v, &column, &y, r.as_deref(), valid);
         }
     }
@@ -552,12 +560,12 @@ pub(super) struct Strides {
 }
 
 impl Strides {
-    fn channels(channels: usize, w: usize, constants: usize, y: &View) -> Self {
+    fn channels(channels: usize, w: usize, constants: usize, [y, r]: [usize; 2]) -> Self {
         Self {
             x: 0,
             w: w as i64,
-            y: (channels * y.dtype.bytes()) as i64,
-            r: channels as i64,
+            y: (channels * y) as i64,
+            r: (channels * r) as i64,
             constants: constants as i64,
         }
     }

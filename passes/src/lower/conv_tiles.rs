@@ -239,7 +239,8 @@ impl Conv<'_> {
                     let channel = v * lanes;
                     let y = moved.y.clone().plus(at.y);
                     let y = y.plus((channel * self.y.dtype.bytes()) as i64);
-                    let r = moved.r.clone().map(|r| r.plus(at.r + channel as i64));
+                    let r = moved.r.clone();
+                    let r = r.map(|r| r.plus(at.r + (channel * self.r_bytes()) as i64));
                     (y.step(i, step.y), r.map(|r| r.step(i, step.r)))
                 };
                 let (y, r): (Vec<_>, Vec<_>) = (0..part.size).map(place).unzip();

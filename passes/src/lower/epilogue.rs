@@ -106,6 +106,8 @@ pub(crate) struct Finish<'a> {
     pub(crate) op: &'a IntConv,
     pub(crate) constants: &'a Constants,
     pub(crate) machine: &'a Machine,
+    /// Of the residual's codes.
+    pub(crate) residual: Option<DType>,
 }
 
 impl Finish<'_> {
@@ -151,7 +153,7 @@ impl Finish<'_> {
                     sum,
                     multiplier,
                     shift,
-                    r.map(|r| &r[p]),
+                    r.map(|r| &r[p]).zip(self.residual),
                 )
             })
             .collect();
@@ -263,7 +265,7 @@ pub(crate) fn requantized(
     sum: Val,
     multiplier: Option<Val>,
     shift: Option<Val>,
-    r: Option<&Addr>,
+    r: Option<(&Addr, DType)>,
 ) -> Val {
     let ty = b.ty(sum);
     match (epilogue, multiplier, shift, r) {
@@ -274,12 +276,20 @@ pub(crate) fn requantized(
             let zero = b.constant(ty, zero_point.into());
             b.add(scaled, zero)
         }
-        (Epilogue::Residual { f, p, m2 }, Some(m), _, Some(r)) => {
+        (Epilogue::Residual { f, p, m2 }, Some(m), _, Some((r, dtype))) => {
             let t = b.mulhi(sum, m);
             let raise = b.constant(ty, (p - f).into());
             let t = b.shl(t, raise);
-            let bytes = b.load(Type::I8.x(ty.lanes), r.clone());
-            let codes = b.zext(Scalar::I32, bytes);
+            let codes = match dtype {
+                DType::I16 => {
+                    let words = b.load(Type::I16.x(ty.lanes), r.clone());
+                    b.sext(Scalar::I32, words)
+                }
+                _ => {
+                    let bytes = b.load(Type::I8.x(ty.lanes), r.clone());
+                    b.zext(Scalar::I32, bytes)
+                }
+            };
             let m2 = b.constant(ty, m2.into());
             let scaled = b.mul(codes, m2);
             let total = b.add(t, scaled);

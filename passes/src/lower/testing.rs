@@ -290,6 +290,22 @@ pub(crate) fn check_conv(
         Codes { lo: 1, ..Codes::U8 },
     );
     check_padded(&residual, &[&tensors[0], &tensors[1], &b, &m, &r]);
+    // streams of 16 bits: one side or both
+    let unit = unit << 6;
+    let m = Tensor::from_i64(DType::I32, [o], channel(unit, 2 * unit, 3));
+    check_padded(
+        &conv(Epilogue::High, Codes::I16),
+        &[&tensors[0], &tensors[1], &b, &m],
+    );
+    let wide = tensor(DType::I16, &y.shape, seed + 7);
+    for (r, out, m2) in [
+        (&r, Codes::I16, 30_000),
+        (&wide, Codes::I16, 1000),
+        (&wide, Codes::U8, 9),
+    ] {
+        let residual = conv(Epilogue::Residual { f: 2, p: 10, m2 }, out);
+        check_padded(&residual, &[&tensors[0], &tensors[1], &b, &m, r]);
+    }
 }
 
 /// The kernel of a convolution as it is lowered for a machine.

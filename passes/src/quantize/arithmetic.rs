@@ -8,6 +8,8 @@ use super::{Affine, Builder, Coded, Stop, clamped, problem};
 
 /// Numerators of a sum have this many bits, so that two products of 8-bit codes fit 32 bits.
 const NUMERATOR_BITS: i32 = 21;
+/// The same for codes of residual streams of 16 bits.
+const STREAM_BITS: i32 = 14;
 
 impl Builder<'_> {
     /// A sum or difference of two stored tensors.
@@ -17,7 +19,7 @@ impl Builder<'_> {
             unreachable!("the root of the group is a sum")
         };
         let sign = if op.0 == BinaryFn::Sub { -1.0 } else { 1.0 };
-        let (a, b) = (self.operand(node.inputs[0])?, self.operand(node.inputs[1])?);
+        let (a, b) = (self.stored(node.inputs[0])?, self.stored(node.inputs[1])?);
         let affine = self.result_affine(group.output);
         self.weighted_sum(group, [(a, 1.0), (b, sign)], affine)
     }
@@ -114,8 +116,14 @@ fn sum_of(terms: &[(Coded, f64)], y: Affine, out: Codes) -> Result<IntSum, Stop>
         .map(|(t, sign)| sign * t.affine.scale / y.scale)
         .collect();
     let largest = ratios.iter().fold(0.0f64, |a, r| a.max(r.abs()));
-    let wide = terms.iter().any(|(t, _)| t.affine.is_wide()) || y.is_wide();
-    let bits = if wide { 30 } else { NUMERATOR_BITS };
+    let all = || terms.iter().map(|(t, _)| t.affine).chain([y]);
+    let bits = if all().any(|a| a.is_wide() && !a.is_stream()) {
+        30
+    } else if all().any(|a| a.is_stream()) {
+        STREAM_BITS
+    } else {
+        NUMERATOR_BITS
+    };
     let Some(c) = (1..=46)
         .rev()
         .find(|&c| largest * real::power_of_two(c) < real::power_of_two(bits))

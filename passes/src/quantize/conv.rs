@@ -52,12 +52,15 @@ impl Builder<'_> {
         }
         let affine = self.result_affine(group.output);
         let draft = self.draft(node, x, affine)?;
-        let residual = group.residual.map(|r| self.operand(r)).transpose()?;
+        let residual = group.residual.map(|r| self.stored(r)).transpose()?;
         if let Some(r) = residual {
             if let Some(constants) = draft.residual(r.affine, affine) {
                 return self.finish_conv(group, &op, &inputs, x, Some(r), draft, constants, affine);
             }
-            let inner = self.narrow_affine(root, 8);
+            let inner = match affine.is_wide() {
+                true => self.stream_affine(root),
+                false => self.narrow_affine(root, 8),
+            };
             let stored = self.separate(group, &op, &inputs, x, draft, inner)?;
             return self.add_stored(group, stored, r, affine);
         }
@@ -66,9 +69,9 @@ impl Builder<'_> {
     }
 
     /// What a layer reads, in no more bits than it wants.
-    fn layer_input(&mut self, v: ValueId, bits: u32) -> Result<Coded, Stop> {
-        let x = self.operand(v)?;
-        if x.affine.bits() <= bits || x.affine.is_wide() {
+    pub(crate) fn layer_input(&mut self, v: ValueId, bits: u32) -> Result<Coded, Stop> {
+        let x = self.stored(v)?;
+        if x.affine.bits() <= bits || x.affine.is_wide() && !self.is_stream(v) {
             return Ok(x);
         }
         if let Some(&known) = self.recoded.get(&(v, bits)) {
@@ -305,7 +308,7 @@ impl Draft {
     /// The epilogue without a residual: the high product where it is admitted, else exact rounding.
     fn plain(&self, y: Affine) -> Result<Constants, Stop> {
         let ratios = self.ratios(y);
-        if !y.is_wide() && ratios.iter().all(|r| HIGH.contains(r)) {
+        if (!y.is_wide() || y.is_stream()) && ratios.iter().all(|r| HIGH.contains(r)) {
             let zero = f64::from(y.zero_point) + 0.5;
             let b: Vec<i64> = ratios
                 .iter()
@@ -352,7 +355,8 @@ impl Draft {
     /// The epilogue with a residual, with the most fraction bits for which every step is proved to fit 32 bits.
     fn residual(&self, r: Affine, y: Affine) -> Option<Constants> {
         let ratios = self.ratios(y);
-        if y.is_wide() || r.is_wide() || !ratios.iter().all(|r| HIGH.contains(r)) {
+        let stops = |a: Affine| a.is_wide() && !a.is_stream();
+        if stops(y) || stops(r) || !ratios.iter().all(|r| HIGH.contains(r)) {
             return None;
         }
         let largest = ratios.iter().copied().fold(0.0, f64::max);
@@ -379,7 +383,7 @@ impl Draft {
                 .map(|&r| real::fixed32(r * real::power_of_two(f)))
                 .collect();
             let m = m?;
-            let fits = self.fits(&b) && self.sum_fits(&b, &m, (p - f) as u32, m2);
+            let fits = self.fits(&b) && self.sum_fits(&b, &m, (p - f) as u32, (m2, r));
             let epilogue = Epilogue::Residual {
                 f: f as u8,
                 p: p as u8,
@@ -394,9 +398,11 @@ impl Draft {
         })
     }
 
-    fn sum_fits(&self, b: &[i64], m: &[i32], shift: u32, m2: i64) -> bool {
+    fn sum_fits(&self, b: &[i64], m: &[i32], shift: u32, (m2, r): (i64, Affine)) -> bool {
         let term = |acc: i64, m: i32| ((acc * i64::from(m)) >> 32) << shift;
-        let inside = |x: i64| i32::try_from(x).is_ok() && i32::try_from(x + 255 * m2).is_ok();
+        let ends = [r.codes().lo, r.codes().hi].map(|code| i64::from(code) * m2);
+        let fits = |x: i64| i32::try_from(x).is_ok();
+        let inside = |x: i64| fits(x) && ends.iter().all(|&end| fits(end) && fits(x + end));
         self.bounds
             .iter()
             .zip(b.iter().zip(m))

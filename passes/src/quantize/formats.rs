@@ -20,6 +20,9 @@ pub struct Formats {
     pub default: LayerFormats,
     /// What layers get by name.
     pub layers: HashMap<String, LayerFormats>,
+    /// Whether residual streams, the tensors that are added to what layers make of them, have 16 bits. What layers read of them is
+    /// a copy in as many bits as they want.
+    pub wide_streams: bool,
 }
 
 impl Formats {
@@ -28,6 +31,7 @@ impl Formats {
         Self {
             default: LayerFormats { weight, activation },
             layers: HashMap::new(),
+            wide_streams: false,
         }
     }
 

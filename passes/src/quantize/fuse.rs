@@ -40,6 +40,8 @@ pub(crate) struct Fusion {
     /// The tensor that an elementwise value is a function of.
     roots: HashMap<ValueId, ValueId>,
     wide: HashSet<ValueId>,
+    /// What sums of two tensors read that a layer or another such sum gives.
+    streams: HashSet<ValueId>,
     /// The value whose range a result takes over: that of the concatenation it only feeds.
     ranges: HashMap<ValueId, ValueId>,
 }
@@ -50,6 +52,7 @@ impl Fusion {
             roles: HashMap::new(),
             roots: HashMap::new(),
             wide: HashSet::new(),
+            streams: HashSet::new(),
             ranges: HashMap::new(),
         };
         let users = Users::new(graph);
@@ -58,6 +61,7 @@ impl Fusion {
         fusion.find_regions(graph, &users);
         fusion.find_wide(graph, &users);
         fusion.find_shared_ranges(graph, &users);
+        fusion.find_streams(graph);
         fusion
     }
 
@@ -75,6 +79,16 @@ impl Fusion {
 
     pub(crate) fn is_wide(&self, v: ValueId) -> bool {
         self.wide.contains(&v)
+    }
+
+    /// Whether a tensor is a residual stream.
+    pub(crate) fn is_stream(&self, v: ValueId) -> bool {
+        self.streams.contains(&v)
+    }
+
+    /// Whether the graph has residual streams.
+    pub(crate) fn has_streams(&self) -> bool {
+        !self.streams.is_empty()
     }
 
     pub(crate) fn range_source(&self, v: ValueId) -> ValueId {
@@ -209,6 +223,37 @@ impl Fusion {
         }
         self.wide
             .retain(|&v| graph.producer(v).is_some_and(|n| makes_wide(graph, n)));
+    }
+
+    fn find_streams(&mut self, graph: &Graph) {
+        let mut read: Vec<ValueId> = Vec::new();
+        for role in self.roles.values() {
+            match role {
+                Role::Conv(group) => read.extend(group.residual),
+                Role::Clamped(group) => read.extend(&graph.node(group.root).inputs),
+                Role::Absorbed | Role::Region | Role::Plain => {}
+            }
+        }
+        for v in read {
+            let mut path = vec![v];
+            while let Some(node) = graph.producer(path[path.len() - 1]) {
+                if !matches!(node.op, Op::Reshape(_)) {
+                    break;
+                }
+                path.push(node.inputs[0]);
+            }
+            let source = path[path.len() - 1];
+            let given = self.roles.values().any(|role| match role {
+                Role::Conv(group) | Role::Clamped(group) => group.output == source,
+                _ => false,
+            });
+            let free = |v: &ValueId| {
+                !graph.is_output(*v) && !self.ranges.contains_key(v) && !self.wide.contains(v)
+            };
+            if given && path.iter().all(free) {
+                self.streams.extend(path);
+            }
+        }
     }
 
     fn keeps_wide(&self, graph: &Graph, user: NodeId) -> bool {

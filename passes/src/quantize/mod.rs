@@ -91,6 +91,8 @@ pub struct Quantized {
     pub values: HashMap<ValueId, ValueId>,
     /// The float graph that codes stand for, where its channels were equalised and are not the model's.
     pub equalized: Option<Graph>,
+    /// Bits of residual streams, where the graph has any that may have 16.
+    pub stream_bits: Option<u32>,
 }
 
 /// Quantises weights and what layers read to the formats of the layers, other tensors to 8 bits and what is given out to 16.
@@ -302,8 +304,21 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The codes of a float value: those computed for it, or a constant's own.
+    /// The codes of a float value in at most 8 bits, but for what is given out: those computed for it, or a constant's own.
     pub(crate) fn operand(&mut self, v: ValueId) -> Result<Coded, Stop> {
+        if self.is_stream(v) {
+            return self.layer_input(v, 8);
+        }
+        self.stored(v)
+    }
+
+    /// Whether a tensor is a residual stream of 16 bits.
+    pub(crate) fn is_stream(&self, v: ValueId) -> bool {
+        self.formats.wide_streams && self.fusion.is_stream(v)
+    }
+
+    /// The codes of a float value as they are stored.
+    pub(crate) fn stored(&mut self, v: ValueId) -> Result<Coded, Stop> {
         if let Some(coded) = self.coded.get(&v) {
             return coded.ok_or(Stop::Poisoned);
         }
@@ -343,7 +358,16 @@ impl<'a> Builder<'a> {
             let (lo, hi) = self.ranges.extremes(v);
             return Affine::i16(lo, hi);
         }
+        if self.is_stream(v) {
+            return self.stream_affine(v);
+        }
         self.narrow_affine(v, self.activations.bits(v))
+    }
+
+    /// The quantisation of a tensor as a residual stream of 16 bits.
+    pub(crate) fn stream_affine(&self, v: ValueId) -> Affine {
+        let (lo, hi) = self.ranges.range(v, 8);
+        Affine::stream(lo, hi)
     }
 
     /// The quantisation of a tensor with at most 8 bits.
@@ -390,11 +414,14 @@ impl<'a> Builder<'a> {
             .iter()
             .filter_map(|(&v, c)| Some((v, (*c)?.id)))
             .collect();
+        let has_streams = self.fusion.has_streams();
+        let bits = if self.formats.wide_streams { 16 } else { 8 };
         Ok(Quantized {
             graph: self.out,
             layers: self.layers,
             values,
             equalized: None,
+            stream_bits: has_streams.then_some(bits),
         })
     }
 }

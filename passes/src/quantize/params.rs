@@ -11,6 +11,8 @@ pub struct Affine {
     pub zero_point: i32,
     /// Bits of a code: 16, 8, or 4 in the low half of a byte.
     bits: u32,
+    /// Whether it is a residual stream of 16 bits.
+    stream: bool,
 }
 
 /// The smallest step that a dyadic scale holds with all its bits.
@@ -32,6 +34,7 @@ impl Affine {
             scale,
             zero_point,
             bits,
+            stream: false,
         }
     }
 
@@ -42,6 +45,18 @@ impl Affine {
             scale: step(reach / 32767.0),
             zero_point: 0,
             bits: 16,
+            stream: false,
+        }
+    }
+
+    /// Codes of 16 bits around zero whose steps are a thirty-second of those of the 8-bit codes for `lo..=hi`: they reach four
+    /// times as far at least.
+    pub fn stream(lo: f64, hi: f64) -> Self {
+        Self {
+            scale: step(Self::u8(lo, hi).scale / 32.0),
+            zero_point: 0,
+            bits: 16,
+            stream: true,
         }
     }
 
@@ -51,6 +66,7 @@ impl Affine {
             scale: step(scale),
             zero_point,
             bits: 8,
+            stream: false,
         }
     }
 
@@ -60,6 +76,7 @@ impl Affine {
             scale: real::power_of_two(-(bits as i32)),
             zero_point: 0,
             bits,
+            stream: false,
         }
     }
 
@@ -85,6 +102,11 @@ impl Affine {
     /// Whether the codes take 16 bits.
     pub fn is_wide(&self) -> bool {
         self.bits > 8
+    }
+
+    /// Whether it is a residual stream of 16 bits.
+    pub fn is_stream(&self) -> bool {
+        self.stream
     }
 
     /// Bits of a code.

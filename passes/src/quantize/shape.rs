@@ -7,7 +7,10 @@ use super::{Builder, Coded, Stop, problem};
 impl Builder<'_> {
     /// An operation that moves elements and keeps their codes.
     pub(crate) fn same_codes(&mut self, node: &Node) -> Result<Coded, Stop> {
-        let x = self.operand(node.inputs[0])?;
+        let x = match self.is_stream(node.output) {
+            true => self.stored(node.inputs[0])?,
+            false => self.operand(node.inputs[0])?,
+        };
         self.emit(node.output, node.op.clone(), &[x.id], x.affine)
     }
 

@@ -243,6 +243,81 @@ fn residual_network_with_pooling() {
     assert_eq!(q.graph.ty(q.graph.outputs()[0].value).dtype, DType::I16);
 }
 
+/// Blocks that each add two convolutions to what they read, then logits.
+fn residual_blocks(blocks: usize) -> Net {
+    let (mut net, x) = Net::new(&[1, 8, 6, 3]);
+    let mut stream = net.conv(x, 12, 3, 1, 1);
+    stream = net.relu(stream);
+    for block in 0..blocks {
+        let a = net.conv(stream, 12, 3, 1, 1);
+        let a = net.relu(a);
+        let mut b = net.conv(a, 12, 3, 1, 1);
+        if block == 0 {
+            // a sum that is no convolution's: the tensor between is needed elsewhere
+            let c = net.conv(b, 12, 1, 1, 1);
+            b = net.push(Binary(BinaryFn::Add), &[b, c]);
+        }
+        stream = net.push(Binary(BinaryFn::Add), &[b, stream]);
+        stream = net.relu(stream);
+    }
+    let y = net.conv(stream, 10, 1, 1, 1);
+    net.graph.output("y", y);
+    net
+}
+
+#[test]
+fn residual_streams_of_16_bits() {
+    let graph = residual_blocks(6).graph;
+    let calibrated = calibrate(&graph, 8);
+    let at = |activation, wide_streams| {
+        let formats = Formats {
+            wide_streams,
+            ..Formats::uniform(Format::Int8, activation)
+        };
+        let q = fitted(&graph, &calibrated, &formats);
+        q.graph.verify(Stage::Integer).unwrap();
+        lowers(&q, &[codes(&q, &calibrated.samples[0])]);
+        q
+    };
+    for activation in [Format::Int8, Format::Int4] {
+        let [narrow, wide] = [false, true].map(|wide| at(activation, wide));
+        assert_eq!((narrow.stream_bits, wide.stream_bits), (Some(8), Some(16)));
+        let streams = |q: &Quantized| {
+            let sums = q.graph.nodes().filter(|(_, n)| match &n.op {
+                Op::IntConv(c) => matches!(c.epilogue, lowbit_ir::ops::Epilogue::Residual { .. }),
+                Op::IntSum(s) => s.m.len() == 2,
+                _ => false,
+            });
+            sums.map(|(_, n)| q.graph.ty(n.output).dtype)
+                .collect::<Vec<_>>()
+        };
+        assert!(streams(&narrow).iter().all(|&t| t == DType::U8));
+        // the last sum is read by a layer alone
+        let found = streams(&wide);
+        assert_eq!(found.len(), 7);
+        assert_eq!(found.iter().filter(|&&t| t == DType::I16).count(), 6);
+        let all = &calibrated.samples;
+        let [narrow, wide] = [narrow, wide].map(|q| sqnr(&graph, &q, all));
+        // what layers read with 4 bits errs more than any stream
+        let least = if activation == Format::Int8 {
+            1.0
+        } else {
+            -1.0
+        };
+        assert!(
+            wide > narrow + least,
+            "{activation}: {wide:.1} dB, {narrow:.1} with 8 bits"
+        );
+    }
+    let (plain, x) = Net::new(&[1, 4, 4, 3]);
+    let mut plain = plain;
+    let y = plain.conv(x, 4, 1, 1, 1);
+    plain.graph.output("y", y);
+    let calibrated = calibrate(&plain.graph, 2);
+    let q = fitted(&plain.graph, &calibrated, &Formats::default());
+    assert_eq!(q.stream_bits, None);
+}
+
 #[test]
 fn branches_tables_and_depthwise() {
     let (mut net, x) = Net::new(&[1, 8, 8, 4]);

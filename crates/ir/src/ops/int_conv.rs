@@ -1,7 +1,7 @@
 use lowbit_num::{Dyadic, Format, SumShift, add_residual, high_product, requantize};
 use serde::{Deserialize, Serialize};
 
-use super::int_rescale::Codes;
+use super::int_rescale::{Codes, codes_of};
 use super::scalar::vectorized;
 use super::{OpError, Operation, arity, format_name};
 use crate::{DType, Stage, Tensor, Type};
@@ -45,7 +45,7 @@ pub enum Epilogue {
         /// The code of zero.
         zero_point: i32,
     },
-    /// [`add_residual`]; operands m `i32` `[O]` and r `u8` of the result's shape.
+    /// [`add_residual`]; operands m `i32` `[O]` and r `u8` or `i16` of the result's shape.
     Residual {
         /// Fraction bits of the convolution's term.
         f: u8,
@@ -105,10 +105,11 @@ impl IntConv {
             Epilogue::Residual { .. } => {
                 arity(inputs, 5..=5, "5")?;
                 vector(3, DType::I32)?;
-                let fits = inputs[4].dtype == DType::U8 && inputs[4].shape == result;
+                let codes = matches!(inputs[4].dtype, DType::U8 | DType::I16);
+                let fits = codes && inputs[4].shape == result;
                 fits.then_some(()).ok_or_else(|| {
                     OpError::shape(format!(
-                        "the residual is {}, expected u8{result:?}",
+                        "the residual is {}, expected u8{result:?} or i16{result:?}",
                         inputs[4]
                     ))
                 })
@@ -291,11 +292,11 @@ impl IntConv {
                 }
             }
             Epilogue::Residual { f, p, m2 } => {
-                let (m, r) = (inputs[3].as_slice::<i32>(), inputs[4].as_slice::<u8>());
+                let (m, r) = (inputs[3].as_slice::<i32>(), codes_of(inputs[4]));
                 let sum = SumShift { f, p, m2 };
-                for (i, (a, &r)) in acc.iter_mut().zip(r).enumerate() {
+                for (i, (a, r)) in acc.iter_mut().zip(r).enumerate() {
                     let t = high_product(*a + b[i % o], m[i % o]);
-                    *a = add_residual(t, r.into(), sum, lo, hi);
+                    *a = add_residual(t, r, sum, lo, hi);
                 }
             }
         }

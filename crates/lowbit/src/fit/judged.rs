@@ -72,7 +72,7 @@ impl Quantizer<'_> {
         let mut all = Vec::new();
         for (k, judges) in folds.into_iter().enumerate() {
             let run = Run::new(self, &self.own, formats, effort, judges, progress)?;
-            let how = How::new(self.methods()[0]);
+            let how = How::new(self.methods()[0], &self.tuning);
             let quantized = run.fit(how)?;
             let judge = Judge::new(&run)?;
             let losses = judge.losses(&quantized)?;

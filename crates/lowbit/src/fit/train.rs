@@ -156,7 +156,7 @@ impl Run<'_> {
             others: self.network.stats.ranges(how.ranges),
         };
         let one = |correct: bool| {
-            let quantized = self.fit_to(&tuned.graph, &mean, &ranges, (how.low_bits, correct))?;
+            let quantized = self.fit_to(&tuned.graph, &mean, &ranges, (how, correct))?;
             let losses = judge.losses(&quantized)?;
             Ok::<_, Error>((quantized, losses))
         };

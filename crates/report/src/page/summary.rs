@@ -2,7 +2,7 @@ use maud::{Markup, html};
 
 use super::{bits_text, figure};
 use crate::text::{bytes, count, micros, percent};
-use crate::{Budget, Report};
+use crate::{Budget, Report, Totals};
 
 /// What was compiled, for what, and how it came out.
 pub(super) fn header(r: &Report) -> Markup {
@@ -19,7 +19,7 @@ pub(super) fn header(r: &Report) -> Markup {
                 }
             }
             (figure("Weights", &bytes(r.totals.weight_bytes as f64), &format!("{} bits a weight, {}", bits_text(r.totals.avg_weight_bits), smaller(r))))
-            (figure("Working memory", &bytes(r.totals.arena_bytes as f64), &format!("and {} of stack", bytes(r.totals.stack_bytes as f64))))
+            (figure("Working memory", &bytes(r.totals.arena_bytes as f64), &memory(&r.totals)))
             @if let Some(us) = r.totals.latency_us {
                 (figure("One inference", &micros(us), &format!("{}, one core", r.totals.latency_source.as_deref().unwrap_or(""))))
             } @else {
@@ -27,6 +27,14 @@ pub(super) fn header(r: &Report) -> Markup {
             }
         }
     }
+}
+
+fn memory(t: &Totals) -> String {
+    let streams = match t.residual_bits {
+        Some(16) => ", residual streams of 16 bits among it",
+        _ => "",
+    };
+    format!("and {} of stack{streams}", bytes(t.stack_bytes as f64))
 }
 
 fn lead(r: &Report) -> String {

@@ -5,7 +5,7 @@ mod sample;
 
 use chrome::Page;
 use lowbit_report::text::{bytes, micros, percent, significant};
-use lowbit_report::{Report, report_page};
+use lowbit_report::{Report, report_page, temperature_sentence};
 use serde_json::{Value, json};
 
 /// One browser for all: starting it takes longer than what is checked.
@@ -84,6 +84,8 @@ fn predictions_are_told_with_their_errors(page: &mut Page, r: &Report) {
         let cell = format!("{:.2} ({:.2}–{:.2})", rank.value, rank.low, rank.high);
         assert!(own.contains(&cell), "no {cell} in {own}");
     }
+    let told = temperature_sentence(p.temperature.expect("the sample has one"));
+    assert!(page.text("main").contains(&told), "no {told}");
     let traces = p.traces.as_ref().expect("the sample has traces");
     let shown = page.text("#traces");
     for l in &traces.layers {

@@ -141,6 +141,7 @@ fn predictor() -> Predictor {
             probes: Some(256),
             layers: NAMES.iter().enumerate().map(trace).collect(),
         }),
+        temperature: Some(2.5),
     }
 }
 
