@@ -464,25 +464,27 @@ impl<'a> Run<'a> {
     }
 
     /// Fits with each way to choose ranges that may be taken; what loses least on the judges.
-    fn choose(&self) -> Result<(Candidate, Judge), Error> {
+    fn choose(&self, wide_streams: bool, judge: &Judge) -> Result<Candidate, Error> {
         let q = self.quantizer;
         let mut methods = q.methods();
         if self.judges.is_empty() || !q.chooses(self.formats, self.effort) {
             methods.truncate(1);
         }
-        let judge = Judge::new(self)?;
         let mut best: Option<Candidate> = None;
-        let hows = methods.into_iter().map(|m| How::new(m, &q.tuning));
-        for how in hows {
+        let how = |ranges| How {
+            wide_streams,
+            ..How::new(ranges, &q.tuning)
+        };
+        for how in methods.into_iter().map(how) {
             let candidate = match self.known(how) {
                 Some(known) => known,
-                None => self.judged(how, &judge)?,
+                None => self.judged(how, judge)?,
             };
             if best.as_ref().is_none_or(|b| candidate.loss < b.loss) {
                 best = Some(candidate);
             }
         }
-        Ok((best.expect("there is a method"), judge))
+        Ok(best.expect("there is a method"))
     }
 
     /// Fits in one way.
@@ -516,9 +518,11 @@ impl<'a> Run<'a> {
 
     /// Fits, equalises and trains what loses least on the judges; tells whether it is trained.
     fn best(self, trainings: &[Training]) -> Result<(Self, Candidate, bool), Error> {
-        let (mut best, judge) = self.choose()?;
+        let judge = Judge::new(&self)?;
+        let asked = self.quantizer.tuning.residual_bits == Some(16);
+        let mut best = self.choose(asked, &judge)?;
         let mut run = self;
-        if let Some(better) = run.widened(&best)? {
+        if let Some(better) = run.widened(&best, &judge)? {
             best = better;
         }
         if let Some(better) = run.fed(&best, &judge)? {
@@ -593,8 +597,8 @@ impl<'a> Run<'a> {
 
     /// What residual streams of 16 bits make of a candidate, where the squared error of what is compared is a third smaller on the
     /// judges, by more than the standard error: they cost time and memory. A divergence is mostly that of a few samples, which
-    /// change with every rounding.
-    fn widened(&self, best: &Candidate) -> Result<Option<Candidate>, Error> {
+    /// change with every rounding. Ranges are chosen anew then.
+    fn widened(&self, best: &Candidate, judge: &Judge) -> Result<Option<Candidate>, Error> {
         let q = self.quantizer;
         let asks = q.tuning.residual_bits.is_none() && best.quantized.stream_bits.is_some();
         if !asks || self.judges.is_empty() || q.work(self.formats, self.effort) > WIDENING {
@@ -604,12 +608,9 @@ impl<'a> Run<'a> {
             wide_streams: true,
             ..best.how
         };
-        let found = self.judged(how, &Judge::new(self)?)?;
-        let judge = Judge::of(self, Loss::Square)?;
-        let (narrow, wide) = (
-            judge.losses(&best.quantized)?,
-            judge.losses(&found.quantized)?,
-        );
+        let found = self.fit(how)?;
+        let square = Judge::of(self, Loss::Square)?;
+        let (narrow, wide) = (square.losses(&best.quantized)?, square.losses(&found)?);
         let error = judged::standard_error(&narrow, &wide);
         let share = judged::mean(&wide) / judged::mean(&narrow).max(f64::MIN_POSITIVE);
         if share > WORTH || judged::mean(&wide) + error > judged::mean(&narrow) {
@@ -618,7 +619,7 @@ impl<'a> Run<'a> {
         self.progress.note(&format!(
             "residual streams have 16 bits: on held-out samples the squared error of the scores is {share:.2} times that with 8 bits"
         ));
-        Ok(Some(found))
+        self.choose(true, judge).map(Some)
     }
 
     /// Mean of a layer of the float network over the samples that layers are fitted on.
