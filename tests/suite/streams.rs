@@ -38,5 +38,6 @@ fn a_budget_of_memory_or_time_keeps_streams_at_8_bits() {
             &[&budget[..], &["--effort", "1", "--eval", "16"]].concat(),
         );
         assert_eq!(report(&out)["totals"]["residual_bits"], 8, "{budget:?}");
+        works(["verify".as_ref(), out.as_os_str()]);
     }
 }

@@ -3,7 +3,7 @@
 use lowbit_passes::calibrate::Method;
 use lowbit_passes::finetune::Estimator;
 use lowbit_passes::quantize::Solver;
-use lowbit_report::Reproduce;
+use lowbit_report::Report;
 
 /// How the network is made to lose as little as its formats allow.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -78,14 +78,15 @@ impl RoundingMethod {
 }
 
 impl Tuning {
-    /// What a report was made with.
-    pub(crate) fn from_report(r: &Reproduce) -> Self {
+    /// What a report was made with; residual streams as they came out, whatever budget kept them narrow.
+    pub(crate) fn from_report(report: &Report) -> Self {
+        let r = &report.reproduce;
         Self {
             effort: r.effort,
             ranges: ranges_from_name(&r.ranges),
             finetune: r.finetune,
             rounding: RoundingMethod::from_name(&r.rounding),
-            residual_bits: r.residual_bits,
+            residual_bits: report.totals.residual_bits,
             estimator: Estimator::from_name(&r.estimator).unwrap_or_default(),
             seed: r.seed,
         }

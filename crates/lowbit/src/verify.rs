@@ -64,7 +64,7 @@ pub(crate) fn options(report: &Report) -> Options {
             ..report.budget.clone()
         },
         plan: Some(decide::plan_of(report)),
-        tuning: Tuning::from_report(&report.reproduce),
+        tuning: Tuning::from_report(report),
         seed: report.reproduce.seed,
         threads: report.reproduce.threads.unwrap_or(1),
         eval: Some(0),
