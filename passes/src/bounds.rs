@@ -1,6 +1,5 @@
 //! Interval analysis of accumulators over the actual weights.
 
-use lowbit_ir::ops::{Epilogue, IntConv};
 use lowbit_ir::{DType, Graph, Node, Op, Tensor};
 
 /// The most bits, with sign, that any accumulator of a graph can need, whatever its inputs.
@@ -73,22 +72,4 @@ pub fn channel_bounds(w: &Tensor, b: &Tensor) -> Vec<(i64, i64)> {
         ((lo + i64::from(b)).min(lo), (hi + i64::from(b)).max(hi))
     };
     biases.iter().enumerate().map(channel).collect()
-}
-
-/// Whether no step of a convolution and its epilogue can leave 32 bits.
-pub fn proved(op: &IntConv, w: &Tensor, b: &Tensor, m: Option<&Tensor>) -> bool {
-    let inside = |x: i64| i32::try_from(x).is_ok();
-    let bounds = channel_bounds(w, b);
-    if !bounds.iter().all(|&(lo, hi)| inside(lo) && inside(hi)) {
-        return false;
-    }
-    let (Epilogue::Residual { f, p, m2 }, Some(m)) = (op.epilogue, m) else {
-        return true;
-    };
-    let term = |acc: i64, m: i32| ((acc * i64::from(m)) >> 32) << (p - f);
-    let sum = |t: i64| inside(t) && inside(t + 255 * i64::from(m2));
-    bounds
-        .iter()
-        .zip(m.as_slice::<i32>())
-        .all(|(&(lo, hi), &m)| sum(term(lo, m)) && sum(term(hi, m)))
 }
