@@ -37,6 +37,17 @@ pub(crate) struct Plainer {
     artefact: Artefact,
 }
 
+/// Tells how far a plainer plan is; what is noted of it would be taken for the compiled object's.
+struct Steps<'a>(&'a dyn Progress);
+
+impl Progress for Steps<'_> {
+    fn step(&self, stage: &str, done: usize, total: usize) {
+        self.0.step(stage, done, total);
+    }
+
+    fn note(&self, _: &str) {}
+}
+
 /// Objects of the plainer plans that this machine can run, but for the one that was compiled itself.
 ///
 /// # Errors
@@ -58,7 +69,7 @@ pub(crate) fn objects(
         }
         progress.step(name, 0, 0);
         let make = || {
-            let quantized = quantizer.untrained(&formats, progress)?;
+            let quantized = quantizer.untrained(&formats, &Steps(progress))?;
             emit(&quantized, &own.report, target)
         };
         let bytes = match quantizer.losses()? {
