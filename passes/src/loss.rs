@@ -59,7 +59,8 @@ impl Objective {
     }
 
     /// The temperature to compare a network's classes at: the least from 1 up at which its distributions have a mean entropy
-    /// of 0.1 nats over samples, given as what the float network computes for each, in the order of [`Objective::values`].
+    /// of 0.1 nats over samples, given as what the float network computes for each, in the order of [`Objective::values`]; 1
+    /// where none up to 1024 has.
     pub fn temperature_for(&self, samples: &[Vec<Tensor>]) -> f64 {
         let scores: Vec<(Vec<f64>, usize, usize)> = samples
             .iter()
@@ -79,7 +80,7 @@ impl Objective {
             let all: Vec<f64> = all.collect();
             all.iter().sum::<f64>() < ENTROPY * all.len() as f64
         };
-        if !is_cold(1.0) {
+        if !is_cold(1.0) || is_cold(HOTTEST) {
             return 1.0;
         }
         let (mut cold, mut hot) = (1.0, HOTTEST);
@@ -470,6 +471,7 @@ mod tests {
             (found / ENTROPY - 1.0).abs() < 0.01,
             "{temperature}: {found}"
         );
+        assert_eq!(objective.temperature_for(&[vec![scores(1e9)]]), 1.0);
         // what is unsure stays as it is, and so does what has no classes or is no number
         assert_eq!(objective.temperature_for(&[vec![scores(1.0)]]), 1.0);
         let values = Objective::new(&network(false), false);

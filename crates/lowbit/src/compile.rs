@@ -263,9 +263,9 @@ fn costs(
 /// What was asked for; residual streams keep 8 bits under a budget that 16 would take from.
 fn tuning(options: &Options) -> Tuning {
     let b = &options.budget;
-    let costs = [b.latency.is_some(), b.ram.is_some()];
-    let bytes = [b.size.is_some(), b.object_size.is_some()];
-    let bounded = costs.iter().chain(&bytes).any(|&given| given);
+    let time = b.latency.is_some();
+    let bytes = [b.ram, b.size, b.object_size].iter().any(Option::is_some);
+    let bounded = time || bytes;
     let asked = options.tuning.residual_bits;
     Tuning {
         residual_bits: asked.or(bounded.then_some(8)),
