@@ -3,16 +3,15 @@
 //! At given prices every option adds something to the cheapest of its group, and what a plan leaves of a budget is lost at
 //! its price. The loss of a plan is the bound and the sum of both. So a plan near the bound takes options that add little
 //! and fills the budgets: the halves of plans that add little are listed, for one half of the groups and for the other,
-//! and those that fill the budgets together are joined. Lists of ten thousand halves stand for plans that nobody could
+//! and those that fill the budgets together are joined. Lists of a thousand halves stand for plans that nobody could
 //! list. A half that costs and loses no less than another is left out.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
-use super::branch::{MOST_ROWS, Numbers};
+use super::branch::Numbers;
 
 /// Exponent of a bound of the lists' lengths; true lengths are a tenth of it, about.
-const LENGTH: f64 = 18.0 * std::f64::consts::LN_2;
+const LENGTH: f64 = 12.0 * std::f64::consts::LN_2;
 /// Width of the cells in which halves are looked up, in reaches.
 const CELL: f64 = 1.5;
 /// Where Chernoff's bound is best, as a power of two over the room.
@@ -29,19 +28,19 @@ const END: u32 = u32::MAX;
 const MIXER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// What an option adds to the cheapest of its group.
-pub(crate) struct Step {
+pub(crate) struct Step<const R: usize> {
     pub(crate) group: usize,
     pub(crate) option: usize,
     /// To the loss, costs paid.
     pub(crate) extra: f64,
     /// To the costs, in what they are worth.
-    pub(crate) costs: Numbers,
+    pub(crate) costs: Numbers<R>,
 }
 
 /// A half of a plan.
-struct Half {
+struct Half<const R: usize> {
     extra: f64,
-    costs: Numbers,
+    costs: Numbers<R>,
     /// The last of its steps.
     taken: u32,
 }
@@ -54,14 +53,14 @@ struct Taken {
 
 /// Halves, and the steps that they take; the first of these is none.
 #[derive(Default)]
-struct List {
-    halves: Vec<Half>,
+struct List<const R: usize> {
+    halves: Vec<Half<R>>,
     taken: Vec<Taken>,
 }
 
 /// The groups in two halves, each to be listed as far as the lists stay short.
-pub(crate) struct Halves {
-    sides: [Side; 2],
+pub(crate) struct Halves<const R: usize> {
+    sides: [Side<R>; 2],
     /// How far from the bound plans are sought.
     pub(crate) reach: f64,
     /// Halves that were listed, and pairs that were tried.
@@ -69,20 +68,20 @@ pub(crate) struct Halves {
 }
 
 #[derive(Default)]
-struct Side {
-    steps: Vec<Step>,
+struct Side<const R: usize> {
+    steps: Vec<Step<R>>,
     /// The steps of each group, those that add least first.
     groups: Vec<Range<usize>>,
 }
 
-impl Side {
-    fn push(&mut self, steps: Vec<Step>) {
+impl<const R: usize> Side<R> {
+    fn push(&mut self, steps: Vec<Step<R>>) {
         let start = self.steps.len();
         self.steps.extend(steps);
         self.groups.push(start..self.steps.len());
     }
 
-    /// The largest reach at which Chernoff's bound of the number of halves is small enough.
+    /// The largest reach, up to `room`, at which Chernoff's bound of the number of halves is small enough.
     fn reach(&self, room: f64) -> f64 {
         let at = |exponent: f64| {
             let s = libm::exp2(exponent) / room;
@@ -97,21 +96,25 @@ impl Side {
         let (mut low, mut high) = EXPONENTS;
         while high - low > 0.5 {
             let (a, b) = (low + 0.45 * (high - low), low + 0.55 * (high - low));
-            if at(a) < at(b) {
+            let (at_a, at_b) = (at(a), at(b));
+            if at_a.max(at_b) >= room {
+                return room;
+            }
+            if at_a < at_b {
                 low = a;
             } else {
                 high = b;
             }
         }
-        at(f64::midpoint(low, high)).max(0.0)
+        at(f64::midpoint(low, high)).clamp(0.0, room)
     }
 
     /// The halves that add at most `reach`, without those that another is as good as in everything.
-    fn list(&self, reach: f64, rows: &[bool]) -> List {
+    fn list(&self, reach: f64, rows: &[bool]) -> List<R> {
         let mut list = List::default();
         list.halves.push(Half {
             extra: 0.0,
-            costs: Numbers::default(),
+            costs: [0.0; R],
             taken: 0,
         });
         list.taken.push(Taken { before: 0, step: 0 });
@@ -149,7 +152,7 @@ impl Side {
     }
 
     /// The steps of a half.
-    fn taken<'a>(&'a self, list: &'a List, half: usize) -> impl Iterator<Item = &'a Step> {
+    fn taken<'a>(&'a self, list: &'a List<R>, half: usize) -> impl Iterator<Item = &'a Step<R>> {
         let first = list.halves[half].taken;
         let before = |&at: &u32| {
             let before = list.taken[at as usize].before;
@@ -160,42 +163,53 @@ impl Side {
     }
 }
 
-impl List {
+impl<const R: usize> List<R> {
     /// Removes halves that cost as much as another in all rows but one, no less in that one, and lose no less. Whether they
     /// were worth it.
     fn prune(&mut self, row: usize, rows: &[bool]) -> bool {
         let before = self.halves.len();
-        let others = |half: &Half| {
+        let others = |half: &Half<R>| {
             let mut costs = half.costs;
             costs[row] = 0.0;
             costs
         };
-        self.halves.sort_by(|a, b| {
-            let each = (0..rows.len()).filter(|&r| r != row);
-            let by_others = each.map(|r| a.costs[r].total_cmp(&b.costs[r]));
-            let first = by_others.fold(Ordering::Equal, Ordering::then);
-            let then = first.then(a.costs[row].total_cmp(&b.costs[row]));
-            then.then(a.extra.total_cmp(&b.extra))
-        });
-        let mut last: Option<(Numbers, f64)> = None;
-        self.halves.retain(|half| {
-            // what a half loses but for costs that are the same
-            let paid = if rows[row] { half.costs[row] } else { 0.0 };
-            let loss = half.extra - paid;
-            let key = others(half);
-            let beaten = last.is_some_and(|(k, least)| k == key && least <= loss);
-            if !beaten {
-                last = Some((key, loss));
+        // what a half loses but for costs that are the same
+        let lost = |half: &Half<R>| half.extra - if rows[row] { half.costs[row] } else { 0.0 };
+        let keys = self.halves.iter();
+        let keys: Vec<u64> = keys
+            .map(|half| hash(&others(half).map(f64::to_bits)))
+            .collect();
+        let mut order = in_buckets(&keys);
+        for bucket in
+            order.chunk_by_mut(|&i, &k| bucket(keys[i], before) == bucket(keys[k], before))
+        {
+            bucket.sort_unstable_by(|&i, &k| {
+                let (x, y) = (&self.halves[i], &self.halves[k]);
+                let by_key = keys[i].cmp(&keys[k]);
+                by_key
+                    .then_with(|| x.costs[row].total_cmp(&y.costs[row]))
+                    .then_with(|| x.extra.total_cmp(&y.extra))
+                    .then_with(|| i.cmp(&k))
+            });
+        }
+        let mut beaten = vec![false; before];
+        let mut last: Option<(Numbers<R>, f64)> = None;
+        for i in order {
+            let (costs, loss) = (others(&self.halves[i]), lost(&self.halves[i]));
+            beaten[i] = last.is_some_and(|(same, least)| same == costs && least <= loss);
+            if !beaten[i] {
+                last = Some((costs, loss));
             }
-            !beaten
-        });
+        }
+        let mut beaten = beaten.into_iter();
+        self.halves.retain(|_| !beaten.next().expect("one each"));
         self.halves.len() < before - before / WORTH
     }
 }
 
-impl Halves {
+impl<const R: usize> Halves<R> {
     /// Splits groups by their steps; `room` is the largest reach that is of use.
-    pub(crate) fn new(mut groups: Vec<Vec<Step>>, room: f64) -> Self {
+    pub(crate) fn new(mut groups: Vec<Vec<Step<R>>>, room: f64) -> Self {
         groups.retain(|g| !g.is_empty());
         for steps in &mut groups {
             steps.sort_by(|a, b| a.extra.total_cmp(&b.extra));
@@ -218,10 +232,10 @@ impl Halves {
     /// shortens the reach. Of each row, whether it has a price. Whether any was taken.
     pub(crate) fn meet(
         &mut self,
-        left: Numbers,
+        left: Numbers<R>,
         rows: &[bool],
         rounding: f64,
-        mut offer: impl FnMut(&mut dyn Iterator<Item = &Step>) -> bool,
+        mut offer: impl FnMut(&mut dyn Iterator<Item = &Step<R>>) -> bool,
     ) -> bool {
         let tight: Vec<usize> = (0..rows.len()).filter(|&r| rows[r]).collect();
         let lists = self.sides.each_ref().map(|s| s.list(self.reach, rows));
@@ -257,9 +271,37 @@ impl Halves {
     }
 }
 
+/// Which of about as many buckets as there are keys one falls in.
+fn bucket(key: u64, keys: usize) -> usize {
+    (key >> 32) as usize & (keys.next_power_of_two() - 1)
+}
+
+/// Indices of keys by their buckets.
+fn in_buckets(keys: &[u64]) -> Vec<usize> {
+    let mut ends = vec![0; keys.len().next_power_of_two()];
+    keys.iter().for_each(|&k| ends[bucket(k, keys.len())] += 1);
+    let mut sum = 0;
+    for end in &mut ends {
+        sum += *end;
+        *end = sum;
+    }
+    let mut order = vec![0; keys.len()];
+    for (i, &k) in keys.iter().enumerate().rev() {
+        let end = &mut ends[bucket(k, keys.len())];
+        *end -= 1;
+        order[*end] = i;
+    }
+    order
+}
+
+fn hash<const R: usize>(words: &[u64; R]) -> u64 {
+    let mix = |hash: u64, word: &u64| (hash.rotate_left(5) ^ word).wrapping_mul(MIXER);
+    words.iter().fold(0, mix)
+}
+
 /// Halves by what they cost, in cells; those of a cell are chained, those that add least first.
-struct Cells<'a> {
-    halves: &'a [Half],
+struct Cells<'a, const R: usize> {
+    halves: &'a [Half<R>],
     tight: &'a [usize],
     width: f64,
     heads: Vec<u32>,
@@ -267,10 +309,10 @@ struct Cells<'a> {
 }
 
 /// A cell; rows without a price stay 0.
-type Cell = [i64; MOST_ROWS];
+type Cell<const R: usize> = [i64; R];
 
-impl<'a> Cells<'a> {
-    fn new(halves: &'a [Half], tight: &'a [usize], width: f64) -> Self {
+impl<'a, const R: usize> Cells<'a, R> {
+    fn new(halves: &'a [Half<R>], tight: &'a [usize], width: f64) -> Self {
         let mut cells = Self {
             halves,
             tight,
@@ -278,32 +320,30 @@ impl<'a> Cells<'a> {
             heads: vec![END; 2 * halves.len().next_power_of_two()],
             next: vec![END; halves.len()],
         };
-        let mut order: Vec<usize> = (0..halves.len()).collect();
-        order.sort_by(|&a, &b| halves[b].extra.total_cmp(&halves[a].extra));
-        for half in order {
-            let slot = cells.slot(&cells.cell(&halves[half].costs, 0.0));
-            cells.next[half] = cells.heads[slot];
-            cells.heads[slot] = half as u32;
+        let mut order: Vec<(f64, u32)> = (0..).zip(halves).map(|(i, h)| (h.extra, i)).collect();
+        order.sort_unstable_by(|(a, i), (b, k)| b.total_cmp(a).then(i.cmp(k)));
+        for (_, half) in order {
+            let slot = cells.slot(&cells.cell(&halves[half as usize].costs, 0.0));
+            cells.next[half as usize] = cells.heads[slot];
+            cells.heads[slot] = half;
         }
         cells
     }
 
-    fn cell(&self, costs: &Numbers, less: f64) -> Cell {
-        let mut cell = Cell::default();
+    fn cell(&self, costs: &Numbers<R>, less: f64) -> Cell<R> {
+        let mut cell = [0; R];
         for &r in self.tight {
             cell[r] = ((costs[r] - less) / self.width).floor() as i64;
         }
         cell
     }
 
-    fn slot(&self, cell: &Cell) -> usize {
-        let mix = |hash: u64, x: &i64| (hash.rotate_left(5) ^ *x as u64).wrapping_mul(MIXER);
-        let hash = cell.iter().fold(0, mix);
-        (hash >> 32) as usize & (self.heads.len() - 1)
+    fn slot(&self, cell: &Cell<R>) -> usize {
+        (hash(&cell.map(|c| c as u64)) >> 32) as usize & (self.heads.len() - 1)
     }
 
     /// Visits all halves that add at most `room` and cost at most that much less than is wanted; others too.
-    fn near(&self, want: &Numbers, room: f64, mut visit: impl FnMut(usize)) {
+    fn near(&self, want: &Numbers<R>, room: f64, mut visit: impl FnMut(usize)) {
         if room < 0.0 {
             return;
         }
