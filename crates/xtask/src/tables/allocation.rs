@@ -45,7 +45,8 @@ const LATENCY_HEAD: &str = "
 
 In six steps from the predicted latency of all layers at 8 bits to the least that any plan can have, by the cost model of
 x86-64-v3 (`--cpu x86-64-v3`), where fewer bits are faster. No other budget is given: a layer has fewer than 8 bits only
-where that saves time. Where no plan is faster than 8 bits by a hundredth, there is one row.
+where that saves time; residual streams have 8 bits in both plans. Where no plan is faster than 8 bits by a hundredth, there is one
+row.
 
 ";
 
@@ -75,6 +76,8 @@ const BITS: [f64; 6] = [6.0, 5.0, 4.5, 4.0, 3.5, 3.0];
 const STEPS: u32 = 6;
 /// The level that latencies are of.
 const LEVEL: [&str; 2] = ["--cpu", "x86-64-v3"];
+/// What a budget of latency leaves residual streams at, and a plan without a budget does not.
+const NARROW: &[&str] = &["--residual-bits", "8"];
 /// Plans must be faster than 8 bits by more than this share to be told apart.
 const FASTER: f64 = 0.01;
 
@@ -217,14 +220,19 @@ impl<'a> Judge<'a> {
         let won = if tried.returned == Some(uniform) {
             Won::nothing()
         } else {
-            let other = self.uniform(&mixed["names"], uniform)?;
+            let streams = if budget.contains(&"--latency") {
+                NARROW
+            } else {
+                &[]
+            };
+            let other = self.uniform(&mixed["names"], uniform, streams)?;
             Won::over(&mixed["scores"], &other)
         };
         Ok(told(&tried, uniform, ratio, won))
     }
 
     /// Scores of an object with the formats of a plan that was tried.
-    fn uniform(&self, names: &Value, tried: &Value) -> Result<Value> {
+    fn uniform(&self, names: &Value, tried: &Value, flags: &[&str]) -> Result<Value> {
         let each = |key: &str| tried[key].as_array().cloned().unwrap_or_default();
         let names = names.as_array().cloned().unwrap_or_default();
         let formats = each("formats").into_iter().zip(each("activations"));
@@ -234,6 +242,7 @@ impl<'a> Judge<'a> {
         let plan = json!({"layers": layers}).to_string();
         let mut hasher = DefaultHasher::new();
         plan.hash(&mut hasher);
+        flags.iter().for_each(|f| f.hash(&mut hasher));
         let width = tried["plan"].as_str().unwrap_or("uniform");
         let name = format!("{width}_{:016x}", hasher.finish());
         let path = self.folder.join(format!("{name}.plan.json"));
@@ -241,7 +250,8 @@ impl<'a> Judge<'a> {
         self.bench
             .kept(&self.folder.join(format!("{name}.json")), &plan, || {
                 eprintln!("tables: {}: {width} everywhere", self.model.name);
-                self.compile("uniform", &["--plan", &path.display().to_string()])?;
+                let path = path.display().to_string();
+                self.compile("uniform", &[&["--plan", &path], flags].concat())?;
                 self.scores("uniform")
             })
     }
