@@ -256,13 +256,12 @@ fn useful(group: &Group) -> Rc<[usize]> {
 
 /// The limit of a row, or the largest sum under it where costs are whole numbers with a common divisor.
 fn attainable(problem: &Problem, row: usize) -> f64 {
-    let limit = slackened(problem.rows[row].limit);
-    let least = |g: &Group| {
-        g.options
-            .iter()
-            .map(|c| c.costs[row])
-            .fold(f64::INFINITY, f64::min)
-    };
+    let costs = |g: &Group| g.options.iter().map(|c| c.costs[row]).collect::<Vec<f64>>();
+    let least = |g: &Group| costs(g).into_iter().fold(f64::INFINITY, f64::min);
+    let most = |g: &Group| costs(g).into_iter().fold(f64::NEG_INFINITY, f64::max);
+    // no limit is as good as one that every plan keeps
+    let all = slackened(problem.groups.iter().map(most).sum());
+    let limit = slackened(problem.rows[row].limit).min(all);
     let (mut sum, mut divisor) = (0.0, 0.0_f64);
     for g in &problem.groups {
         let least = least(g);

@@ -3,7 +3,7 @@
 //! At given prices every option adds something to the cheapest of its group, and what a plan leaves of a budget is lost at
 //! its price. The loss of a plan is the bound and the sum of both. So a plan near the bound takes options that add little
 //! and fills the budgets: the halves of plans that add little are listed, for one half of the groups and for the other,
-//! and those that fill the budgets together are joined. Lists of a thousand halves stand for plans that nobody could
+//! and those that fill the budgets together are joined. Lists of thousands of halves stand for plans that nobody could
 //! list. A half that costs and loses no less than another is left out.
 
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use super::branch::Numbers;
 
 /// Exponent of a bound of the lists' lengths; true lengths are a tenth of it, about.
-const LENGTH: f64 = 12.0 * std::f64::consts::LN_2;
+const LENGTH: f64 = 16.0 * std::f64::consts::LN_2;
 /// Width of the cells in which halves are looked up, in reaches.
 const CELL: f64 = 1.5;
 /// Where Chernoff's bound is best, as a power of two over the room.
