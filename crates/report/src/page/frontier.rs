@@ -7,8 +7,8 @@ use super::plot::{Axis, Plot, anchor, dot, line};
 use super::{bit_bars, bits_text, short};
 use crate::insight::format_bits;
 use crate::reproduce::command;
-use crate::text::{bytes, name, significant};
-use crate::{Point, Report, Tried};
+use crate::text::{bytes, list, name, significant};
+use crate::{Layer, Point, Report, Tried};
 
 /// What the drawing needs.
 pub(super) struct Facts<'a> {
@@ -59,7 +59,7 @@ fn compared(r: &Report) -> Markup {
             None => "The best plan around it".to_owned(),
         },
         width => match format_bits(width) {
-            Some(bits) => format!("{} bits everywhere", bits_text(bits)),
+            Some(bits) => format!("{} bits {}", bits_text(bits), except(t, &r.layers)),
             None => width.to_owned(),
         },
     };
@@ -95,6 +95,21 @@ fn compared(r: &Report) -> Markup {
         }
     }
 }
+
+/// Where a plan of one width has that width: everywhere, or but for layers that are pinned.
+fn except(t: &Tried, layers: &[Layer]) -> String {
+    let others: Vec<String> = (t.formats.iter().zip(layers))
+        .filter(|(format, _)| **format != t.plan)
+        .map(|(format, l)| format!("{} ({})", name(&l.name), format.replace("int", "")))
+        .collect();
+    match others.is_empty() {
+        true => "everywhere".into(),
+        false => format!("but for {}", list(&others, MOST_NAMED)),
+    }
+}
+
+/// Layers that are named in a sentence.
+const MOST_NAMED: usize = 3;
 
 /// What plans were measured on, and which is taken.
 fn compared_by(r: &Report) -> String {

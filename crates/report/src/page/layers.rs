@@ -224,15 +224,14 @@ fn table(layers: &[Layer]) -> Markup {
                 thead { tr {
                     th scope="col" { "Layer" }
                     @for c in &columns { th.number[c.2] scope="col" { (c.0) } }
-                    @if !same { th scope="col" { "Why" } }
                 } }
-                tbody {
-                    @for l in layers {
+                @for l in layers {
+                    tbody {
                         tr {
-                            th scope="row" title=(l.name) { (name(&l.name)) }
+                            th scope="rowgroup" title=(l.name) { (name(&l.name)) }
                             @for c in &columns { td.number[c.2] { @if let Some(cell) = c.1(l) { (cell) } @else { "–" } } }
-                            @if !same { td.why { (l.why) } }
                         }
+                        @if !same { tr.why { td colspan=(columns.len() + 1) { (l.why) } } }
                     }
                 }
             }

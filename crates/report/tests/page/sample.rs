@@ -161,7 +161,9 @@ pub(crate) fn report() -> Report {
             Tried {
                 plan: "int4".into(),
                 loss: 0.0345,
-                returned: false,
+                formats: ["int8", "int4", "int4", "int4", "int8"]
+                    .map(String::from)
+                    .to_vec(),
                 ..Tried::default()
             },
         ],
