@@ -119,20 +119,43 @@ impl Pad {
         // the last axes that stay as they are lie side by side
         let stays = |&a: &usize| shape[a] == from[a] && self.low[a] == 0 && self.interior[a] == 0;
         let axes = (0..shape.len()).rev().take_while(stays).count();
-        let outer = &shape[..shape.len() - axes];
-        let unit: usize = from[outer.len()..].iter().product();
+        let Some((last, outer)) = shape[..shape.len() - axes].split_last() else {
+            return x.to_vec();
+        };
+        let unit: usize = from[outer.len() + 1..].iter().product();
+        let runs = runs(&sources[outer.len()][..*last], unit);
         let result = strides(outer);
         let mut filled = Vec::with_capacity(shape.iter().product());
         for p in 0..outer.iter().product::<usize>() {
             let at = (0..outer.len())
                 .try_fold(0, |at, a| Some(at + sources[a][p / result[a] % outer[a]]?));
-            match at {
-                Some(at) => filled.extend_from_slice(&x[at..][..unit]),
-                None => filled.resize(filled.len() + unit, value),
+            for run in &runs {
+                match at.zip(run.from) {
+                    Some((at, from)) => filled.extend_from_slice(&x[at + from..][..run.len]),
+                    None => filled.resize(filled.len() + run.len, value),
+                }
             }
         }
         filled
     }
+}
+
+/// Elements of a result that lie side by side in the operand, or are all new.
+struct Run {
+    from: Option<usize>,
+    len: usize,
+}
+
+/// Runs along an axis whose elements are `unit` long and come from `sources`.
+fn runs(sources: &[Option<usize>], unit: usize) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    for &from in sources {
+        match runs.last_mut() {
+            Some(run) if from == run.from.map(|at| at + run.len) => run.len += unit,
+            _ => runs.push(Run { from, len: unit }),
+        }
+    }
+    runs
 }
 
 /// The elements of `b`, of the type that `x` has.
@@ -213,5 +236,52 @@ impl Pad {
             sum = e.along(matrix, sum, axis)?;
         }
         Ok(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every element is the one that [`Pad::source`] names.
+    #[test]
+    fn elements_come_from_their_sources() {
+        let from = [2, 3, 4];
+        let x: Vec<i32> = (1..=24).collect();
+        let modes = [
+            PadMode::Constant,
+            PadMode::Edge,
+            PadMode::Reflect,
+            PadMode::Wrap,
+        ];
+        let sides: [[isize; 3]; 5] = [[0, 0, 0], [1, 2, 0], [0, 1, 3], [-1, 0, 1], [0, -1, -2]];
+        for mode in modes {
+            for (low, high) in sides.iter().flat_map(|l| sides.map(|h| (l.to_vec(), h.to_vec()))) {
+                for interior in [[0, 0, 0], [0, 2, 0], [1, 0, 1]] {
+                    let pad = Pad {
+                        low: low.clone(),
+                        high: high.clone(),
+                        interior: interior.to_vec(),
+                        mode,
+                    };
+                    let mut operands = vec![Tensor::new(from, x.clone())];
+                    if mode == PadMode::Constant {
+                        operands.push(Tensor::new([], vec![-7]));
+                    }
+                    let Ok(y) = pad.eval(&operands.iter().collect::<Vec<_>>()) else {
+                        continue;
+                    };
+                    let shape = y.shape().to_vec();
+                    let result = strides(&shape);
+                    for (p, &y) in y.as_slice::<i32>().iter().enumerate() {
+                        let at = (0..3).try_fold(0, |at, a| {
+                            let i = p / result[a] % shape[a];
+                            Some(at + pad.source(a, from[a], i)? * strides(&from)[a])
+                        });
+                        assert_eq!(y, at.map_or(-7, |at| x[at]), "{pad:?} at {p}");
+                    }
+                }
+            }
+        }
     }
 }
