@@ -256,7 +256,10 @@ mod tests {
         ];
         let sides: [[isize; 3]; 5] = [[0, 0, 0], [1, 2, 0], [0, 1, 3], [-1, 0, 1], [0, -1, -2]];
         for mode in modes {
-            for (low, high) in sides.iter().flat_map(|l| sides.map(|h| (l.to_vec(), h.to_vec()))) {
+            for (low, high) in sides
+                .iter()
+                .flat_map(|l| sides.map(|h| (l.to_vec(), h.to_vec())))
+            {
                 for interior in [[0, 0, 0], [0, 2, 0], [1, 0, 1]] {
                     let pad = Pad {
                         low: low.clone(),
