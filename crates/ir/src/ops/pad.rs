@@ -256,6 +256,7 @@ mod tests {
         ];
         let sides: [[isize; 3]; 5] = [[0, 0, 0], [1, 2, 0], [0, 1, 3], [-1, 0, 1], [0, -1, -2]];
         for mode in modes {
+            let mut padded = 0;
             for (low, high) in sides
                 .iter()
                 .flat_map(|l| sides.map(|h| (l.to_vec(), h.to_vec())))
@@ -274,6 +275,7 @@ mod tests {
                     let Ok(y) = pad.eval(&operands.iter().collect::<Vec<_>>()) else {
                         continue;
                     };
+                    padded += 1;
                     let shape = y.shape().to_vec();
                     let result = strides(&shape);
                     for (p, &y) in y.as_slice::<i32>().iter().enumerate() {
@@ -285,6 +287,9 @@ mod tests {
                     }
                 }
             }
+            // only a constant can stand between elements
+            let interiors = if mode == PadMode::Constant { 3 } else { 1 };
+            assert_eq!(padded, sides.len().pow(2) * interiors, "{mode:?}");
         }
     }
 }
