@@ -100,7 +100,7 @@ fn compared(r: &Report) -> Markup {
 fn except(t: &Tried, layers: &[Layer]) -> String {
     let others: Vec<String> = (t.formats.iter().zip(layers))
         .filter(|(format, _)| **format != t.plan)
-        .map(|(format, l)| format!("{} ({})", name(&l.name), format.replace("int", "")))
+        .map(|(format, l)| format!("{} ({})", name(&l.name), short(format)))
         .collect();
     match others.is_empty() {
         true => "everywhere".into(),
