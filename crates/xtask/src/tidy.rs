@@ -110,12 +110,16 @@ fn formatted() -> Result<()> {
     let rust = files()?
         .into_iter()
         .filter(|p| p.extension().is_some_and(|e| e == "rs"));
-    shell(
-        Command::new("rustfmt")
-            .args(["--edition", "2024", "--check"])
-            .args(rust),
-    )
-    .context("run rustfmt --edition 2024 on the files above")
+    let status = Command::new("rustfmt")
+        .args(["--edition", "2024", "--check"])
+        .args(rust)
+        .current_dir(root())
+        .status()
+        .context("cannot start rustfmt")?;
+    if !status.success() {
+        bail!("run rustfmt --edition 2024 on the files above");
+    }
+    Ok(())
 }
 
 fn edges() -> Result<Vec<String>> {
