@@ -8,7 +8,7 @@ use lowbit_kernel::{OpCode, Type};
 pub enum Sequence {
     /// `dot4`, `dot4s`: bytes split into even and odd 16-bit lanes, two `pmaddwd`, whose sums of two products never saturate.
     MaddEvenOdd,
-    /// `dot4_narrow`: `pmaddubsw`, `pmaddwd` by ones and an addition.
+    /// `dot2_narrow`: `pmaddubsw` and an addition.
     MaddBytes,
     /// `dot2`: `pmaddwd` and an addition.
     Madd,
@@ -75,7 +75,7 @@ pub enum DotSigns {
 pub struct Costs {
     /// One dot-product operation of the level's kind, its factors widened where the sequence needs that.
     pub dot: u64,
-    /// One dot product whose pairs are proved to fit 16 bits.
+    /// One sum of pairs of products that is proved to fit 16 bits.
     pub narrow: u64,
     /// One sum of pairs of 16-bit products.
     pub pair: u64,

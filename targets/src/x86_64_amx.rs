@@ -42,7 +42,7 @@ pub(crate) static TARGET: Target = Target {
     rows: ROWS,
     costs: Costs {
         dot: 5,
-        narrow: 12,
+        narrow: 6,
         pair: 5,
         load: 5,
         store: 10,

@@ -133,7 +133,7 @@ pub(crate) static TARGET: Target = Target {
     rows: ROWS,
     costs: Costs {
         dot: 6,
-        narrow: 11,
+        narrow: 6,
         pair: 6,
         load: 5,
         store: 10,

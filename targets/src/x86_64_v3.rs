@@ -33,15 +33,15 @@ const ROWS: &[Row] = &[
         "vpmaddwd",
     ),
     sequence(
-        OpCode::Dot4Narrow,
-        Type::I32.x(8),
+        OpCode::Dot2Narrow,
+        Type::I16.x(16),
         Sequence::MaddBytes,
         &[Avx2],
         "vpmaddubsw",
     ),
     sequence(
-        OpCode::Dot4Narrow,
-        Type::I32.x(4),
+        OpCode::Dot2Narrow,
+        Type::I16.x(8),
         Sequence::MaddBytes,
         &[Feature::Ssse3],
         "vpmaddubsw",
@@ -149,7 +149,7 @@ pub(crate) static TARGET: Target = Target {
     rows: ROWS,
     costs: Costs {
         dot: 12,
-        narrow: 11,
+        narrow: 5,
         pair: 6,
         load: 5,
         store: 10,

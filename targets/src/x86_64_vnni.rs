@@ -215,7 +215,7 @@ pub(crate) static TARGET: Target = Target {
     rows: ROWS,
     costs: Costs {
         dot: 5,
-        narrow: 12,
+        narrow: 6,
         pair: 5,
         load: 4,
         store: 5,

@@ -309,9 +309,9 @@ impl Builder {
         self.op(OpCode::Dot4, self.ty(acc), &[acc, a, w], Attr::None)
     }
 
-    /// As [`Builder::dot4`], where sums of two neighbouring products are proved to fit 16 bits.
-    pub fn dot4_narrow(&mut self, acc: Val, a: Val, w: Val) -> Val {
-        self.op(OpCode::Dot4Narrow, self.ty(acc), &[acc, a, w], Attr::None)
+    /// `acc + Σ a·w` over pairs of bytes, a unsigned, w signed, where sums are proved to fit 16 bits.
+    pub fn dot2_narrow(&mut self, acc: Val, a: Val, w: Val) -> Val {
+        self.op(OpCode::Dot2Narrow, self.ty(acc), &[acc, a, w], Attr::None)
     }
 
     /// Products of tiles: see [`OpCode::Dot4Tile`].

@@ -20,6 +20,7 @@ pub fn kernel_us(kernel: &Kernel, resident: usize, target: &ResolvedTarget) -> f
         trips: 1,
         touched: vec![0; kernel.buffers.len()],
         sums: HashSet::new(),
+        pairs: HashSet::new(),
     };
     let mut busy = walk.block(&kernel.body).time();
     if let (Some(tile), false) = (costs.tile, walk.sums.is_empty()) {
@@ -124,6 +125,8 @@ struct Walk<'a> {
     touched: Vec<u64>,
     /// Tiles of sums.
     sums: HashSet<Val>,
+    /// Sums of pairs of products.
+    pairs: HashSet<Val>,
 }
 
 impl Walk<'_> {
@@ -225,7 +228,12 @@ impl Walk<'_> {
                 self.sums.insert(v);
             }
             OpCode::Splat if self.loaded.contains(&op.args[0]) => {}
-            OpCode::Dot4Narrow => work.arithmetic += result * c.narrow,
+            OpCode::Dot2Narrow => {
+                // the first of a chain of sums starts from zero
+                let more = self.pairs.contains(&op.args[0]);
+                work.arithmetic += result * (c.narrow + if more { c.simple } else { 0 });
+                self.pairs.insert(v);
+            }
             OpCode::Dot2 => work.arithmetic += result * c.pair,
             OpCode::Dot4 | OpCode::Dot4s => {
                 work.arithmetic += result * c.dot + self.prepare(op, prepared);

@@ -9,7 +9,7 @@ use lowbit_ir::ops::{Epilogue, IntConv};
 use lowbit_kernel::{Addr, BufId, Builder, Role, Type, Val};
 use lowbit_num::Format;
 
-use super::conv_pack::{Packed, Reduction};
+use super::conv_pack::{Packed, Reduction, together};
 use super::epilogue::{Constants, Finish};
 use super::tile::{self, Dot, Part, Shape};
 use super::view::View;
@@ -32,6 +32,9 @@ const PANEL: usize = 24 * 1024;
 
 /// Weights may grow by this part for the sake of narrow sums.
 const MOST_EXTRAS: usize = 4;
+
+/// Most steps whose products are summed in 16 bits: with more, the sum of those sums is a small part of the time.
+const MOST_TOGETHER: usize = 8;
 
 /// Quarters of a cycle that widening a vector of weights takes.
 const WIDEN: usize = 8;
@@ -419,11 +422,14 @@ impl<'a> Conv<'a> {
             .collect();
         let init: Vec<Val> = pixels.iter().flat_map(|_| init.iter().copied()).collect();
         let x_offsets = offsets(|s| s.x);
-        let sums = self.reduction.walk(b, &init, &mut |b, sums, step| {
-            let x = step.apply_x(&start.x);
-            let w = step.apply_w(&start.w, self.shape_bytes(vectors.count));
-            self.step(b, sums, x, &x_offsets, w, vectors.count)
-        });
+        let together = self.dot.steps();
+        let sums = self
+            .reduction
+            .walk(b, &init, together, &mut |b, sums, place, steps| {
+                let x = place.apply_x(&start.x);
+                let w = place.apply_w(&start.w, self.shape_bytes(vectors.count));
+                self.steps(b, sums, (x, &x_offsets), w, vectors.count, steps)
+            });
         let sums = self.extras(b, start, sums, &x_offsets, vectors.count);
         let y: Vec<Addr> = offsets(|s| s.y)
             .iter()
@@ -475,14 +481,8 @@ impl<'a> Conv<'a> {
         b.for_(extras as u32, &sums, |b, i, sums| {
             let at = b.load(Type::I32, offsets.clone().step(i, 4));
             let x = start.x.clone().indexed(at, 1);
-            self.step(
-                b,
-                sums,
-                x,
-                x_offsets,
-                weights.clone().step(i, step),
-                vectors,
-            )
+            let w = weights.clone().step(i, step);
+            self.steps(b, sums, (x, x_offsets), w, vectors, 1)
         })
     }
 
@@ -491,15 +491,19 @@ impl<'a> Conv<'a> {
         (vectors * self.dot.step_bytes(self.machine)) as i64
     }
 
-    fn step(
+    /// Adds steps, as many as are taken together at most.
+    fn steps(
         &self,
         b: &mut Builder,
         sums: &[Val],
-        x: Addr,
-        offsets: &[i64],
+        (x, offsets): (Addr, &[i64]),
         w: Addr,
         vectors: usize,
+        steps: usize,
     ) -> Vec<Val> {
+        if let Dot::Narrow(_) = self.dot {
+            return self.narrow_steps(b, sums, (x, offsets), w, vectors, steps);
+        }
         let width = self.machine.vector_bytes();
         let bytes = Type::I8.x(width as u16);
         let count = vectors * self.dot.step_bytes(self.machine) / width;
@@ -521,12 +525,43 @@ impl<'a> Conv<'a> {
             for (&sum, &w) in sums.iter().zip(&weights) {
                 result.push(match self.dot {
                     Dot::Signed => b.dot4s(sum, a, w),
-                    Dot::Narrow => b.dot4_narrow(sum, a, w),
                     _ => b.dot4(sum, a, w),
                 });
             }
         }
         result
+    }
+
+    /// Adds steps whose products are summed in 16 bits first.
+    fn narrow_steps(
+        &self,
+        b: &mut Builder,
+        sums: &[Val],
+        (x, offsets): (Addr, &[i64]),
+        w: Addr,
+        vectors: usize,
+        steps: usize,
+    ) -> Vec<Val> {
+        let width = self.machine.vector_bytes();
+        let (bytes, words) = (Type::I8.x(width as u16), Type::I16.x((width / 2) as u16));
+        let one = b.constant(words, 1);
+        let mut parts = vec![b.constant(words, 0); sums.len()];
+        for step in 0..steps {
+            let weight = |v| w.clone().plus(((step * vectors + v) * width) as i64);
+            let weights: Vec<Val> = (0..vectors).map(|v| b.load(bytes, weight(v))).collect();
+            for (p, parts) in parts.chunks_exact_mut(vectors).enumerate() {
+                let offset = offsets[p];
+                let at = x.clone().plus(offset + 4 * step as i64);
+                let a = b.load_dword_splat(width as u16, at);
+                for (v, part) in parts.iter_mut().enumerate() {
+                    *part = b.dot2_narrow(*part, a, weights[v]);
+                    if step + 1 == steps {
+                        *part = b.dot2(sums[p * vectors + v], *part, one);
+                    }
+                }
+            }
+        }
+        parts
     }
 }
 
@@ -627,12 +662,13 @@ fn form(
     let lanes = usize::from(machine.lanes);
     let vectors = channels.div_ceil(lanes);
     let of = |dot| {
-        let shape = tile::choose(size, channels, reduction.steps(), machine, dot);
-        let narrow = dot == Dot::Narrow;
+        let steps = reduction.steps();
+        let shape = tile::choose(size, channels, steps, machine, dot);
+        let narrow = matches!(dot, Dot::Narrow(_)).then(|| dot.steps());
         let blocks = [shape.vectors, lanes];
         let mut packed = Packed::new(weights, op.weights, &reduction, op.groups, blocks, narrow);
-        let steps = reduction.steps() + packed.extras;
-        let mut time = tile::time(size, vectors, steps, shape, machine, dot);
+        let time = |steps, dot| tile::time(size, vectors, steps, shape, machine, dot);
+        let mut time = time(steps, dot) + time(packed.extras, Dot::Narrow(1)) - time(0, dot);
         if dot == Dot::Words {
             packed.panel = steps * dot.step_bytes(machine);
             time += (steps * vectors * WIDEN) as u64;
@@ -641,12 +677,14 @@ fn form(
     };
     let mut best = of(Dot::of(machine));
     if machine.narrow_dot {
-        let narrow = of(Dot::Narrow);
-        let words = (op.weights == Format::Int8).then(|| of(Dot::Words));
         let most = reduction.steps() / MOST_EXTRAS;
-        let narrow = Some(narrow).filter(|n| n.1.2.extras <= most);
-        for other in [narrow, words].into_iter().flatten() {
-            if other.0 < best.0 {
+        let fitting = together(weights, &reduction, MOST_TOGETHER);
+        let more = (op.weights == Format::Int8).then(|| fitting.map_or(1, |n| 2 * n));
+        let ways = [fitting, more.filter(|n| *n <= MOST_TOGETHER)];
+        let words = (op.weights == Format::Int8).then_some(Dot::Words);
+        for dot in ways.into_iter().flatten().map(Dot::Narrow).chain(words) {
+            let other = of(dot);
+            if other.0 < best.0 && other.1.2.extras <= most {
                 best = other;
             }
         }
@@ -665,7 +703,7 @@ fn form(
         && own < time
     {
         let blocks = [shape.vectors, lanes];
-        let packed = Packed::new(weights, op.weights, &reduction, op.groups, blocks, false);
+        let packed = Packed::new(weights, op.weights, &reduction, op.groups, blocks, None);
         return (Dot::Tile, shape, packed, reduction);
     }
     (dot, shape, packed, reduction)

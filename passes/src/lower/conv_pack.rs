@@ -1,11 +1,14 @@
 //! The order in which a convolution walks its sums, and weights in that order.
 
+use std::ops::Range;
+
 use lowbit_ir::Tensor;
 use lowbit_ir::ops::IntConv;
 use lowbit_kernel::{Addr, Builder, LoopVar, Val};
 
 use lowbit_num::Format;
 
+use super::tile::{self, Part};
 use super::{Storage, unpack};
 
 /// The sum behind one output: runs of bytes that lie next to each other, in steps of four.
@@ -25,11 +28,18 @@ pub(crate) struct Reduction {
     chunk: Option<usize>,
 }
 
-/// What adds a step to the accumulators.
-type Body<'a> = dyn FnMut(&mut Builder, &[Val], &Place) -> Vec<Val> + 'a;
+/// What adds steps to the accumulators: the place of the first one, and how many.
+type Body<'a> = dyn FnMut(&mut Builder, &[Val], &Place, usize) -> Vec<Val> + 'a;
+
+/// What a trip of a loop does; one trip has no counter.
+type Trip<'a> = dyn FnMut(&mut Builder, &[Val], Option<LoopVar>) -> Vec<Val> + 'a;
 
 /// One step of a sum.
+#[derive(Clone, Default)]
 pub(crate) struct Place {
+    /// The step of its run.
+    first: usize,
+    /// Loops with the bytes of the operand and the steps that a trip moves on.
     loops: Vec<(LoopVar, usize, usize)>,
 }
 
@@ -117,53 +127,89 @@ impl Reduction {
         row * self.strides[0] + tap * self.strides[1] + at
     }
 
-    /// Writes the loops of the sum; `body` adds one step, or one chunk of steps, to the accumulators.
-    pub(crate) fn walk(&self, b: &mut Builder, init: &[Val], body: &mut Body<'_>) -> Vec<Val> {
-        let mut loops = self.runs.clone();
-        let (trips, chunk) = (self.run_steps() / self.chunk(), self.chunk());
-        if trips > 1 {
-            loops.push((trips, 4 * chunk));
-        }
-        nest(b, &loops, Vec::new(), init, body)
+    /// Writes the loops of the sum; `body` adds steps to the accumulators, `together` at a time but for the last ones of a run.
+    pub(crate) fn walk(
+        &self,
+        b: &mut Builder,
+        init: &[Val],
+        together: usize,
+        body: &mut Body<'_>,
+    ) -> Vec<Val> {
+        let steps = self.run_steps();
+        let parts = tile::parts(steps, together);
+        nest(
+            b,
+            &self.runs,
+            (&Place::default(), steps),
+            init,
+            &mut |b, sums, run, _| {
+                let add = |sums: Vec<Val>, part: &Part| {
+                    let from = Place {
+                        first: part.first,
+                        ..run.clone()
+                    };
+                    repeat(b, part.count, &sums, &mut |b, sums, i| {
+                        let place = from.moved(i, 4 * part.size, part.size);
+                        body(b, sums, &place, part.size)
+                    })
+                };
+                parts.iter().fold(sums.to_vec(), add)
+            },
+        )
     }
 }
 
+/// Loops over runs of `steps` steps from a place on.
 fn nest(
     b: &mut Builder,
     loops: &[(usize, usize)],
-    outer: Vec<(LoopVar, usize, usize)>,
+    (outer, steps): (&Place, usize),
     init: &[Val],
     body: &mut Body<'_>,
 ) -> Vec<Val> {
     let Some((&(trips, stride), rest)) = loops.split_first() else {
-        return body(b, init, &Place { loops: outer });
+        return body(b, init, outer, steps);
     };
-    let inner: usize = rest.iter().map(|r| r.0).product();
-    b.for_(trips as u32, init, |b, i, sums| {
-        let outer = [outer.clone(), vec![(i, stride, inner)]].concat();
-        nest(b, rest, outer, sums, body)
+    let inner = steps * rest.iter().map(|r| r.0).product::<usize>();
+    repeat(b, trips, init, &mut |b, sums, i| {
+        nest(b, rest, (&outer.moved(i, stride, inner), steps), sums, body)
     })
 }
 
+/// A loop; one trip is none.
+fn repeat(b: &mut Builder, trips: usize, init: &[Val], body: &mut Trip<'_>) -> Vec<Val> {
+    match trips {
+        1 => body(b, init, None),
+        _ => b.for_(trips as u32, init, |b, i, sums| body(b, sums, Some(i))),
+    }
+}
+
 impl Place {
-    /// Where the operand's bytes of this step are.
-    pub(crate) fn apply_x(&self, base: &Addr) -> Addr {
-        self.loops
-            .iter()
-            .fold(base.clone(), |a, &(i, stride, _)| a.step(i, stride as i64))
+    /// So many bytes of the operand and steps further on by each trip of a loop.
+    fn moved(&self, var: Option<LoopVar>, bytes: usize, steps: usize) -> Self {
+        let mut place = self.clone();
+        place.loops.extend(var.map(|var| (var, bytes, steps)));
+        place
     }
 
-    /// Where the weights of this step or chunk are, `bytes` each.
+    /// Where the operand's bytes of this step are.
+    pub(crate) fn apply_x(&self, base: &Addr) -> Addr {
+        let first = base.clone().plus(4 * self.first as i64);
+        let step = |a: Addr, &(i, stride, _): &(LoopVar, usize, usize)| a.step(i, stride as i64);
+        self.loops.iter().fold(first, step)
+    }
+
+    /// Where the weights of this step are, `bytes` for each.
     pub(crate) fn apply_w(&self, base: &Addr, bytes: i64) -> Addr {
-        self.loops.iter().fold(base.clone(), |a, &(i, _, inner)| {
-            a.step(i, inner as i64 * bytes)
-        })
+        let first = base.clone().plus(self.first as i64 * bytes);
+        let step = |a: Addr, &(i, _, n): &(LoopVar, usize, usize)| a.step(i, n as i64 * bytes);
+        self.loops.iter().fold(first, step)
     }
 }
 
 /// Weights as `[group][block of vectors][step][vector][lane][4]`; channels past the last are zero.
 ///
-/// Where pairs of products must fit 16 bits, what weights exceed that by follows the steps of each block as extra steps of
+/// Where sums of products must fit 16 bits, what weights exceed that by follows the steps of each block as extra steps of
 /// the same form, and after them the offsets of their bytes in the operand as `i32`, a place for each vector.
 ///
 /// Weights of fewer than 8 bits have no extra steps. Each of their blocks is packed by itself and unpacked to a panel.
@@ -193,14 +239,14 @@ struct Extra {
 }
 
 impl Packed {
-    /// Packs weights of a format in blocks of `vectors` vectors; `narrow` keeps pairs of products within 16 bits.
+    /// Packs weights of a format in blocks of `vectors` vectors; `narrow` keeps sums of so many steps within 16 bits.
     pub(crate) fn new(
         w: &Tensor,
         format: Format,
         reduction: &Reduction,
         groups: usize,
         [vectors, lanes]: [usize; 2],
-        narrow: bool,
+        narrow: Option<usize>,
     ) -> Self {
         let channels = w.shape()[0] / groups;
         let total = channels.div_ceil(lanes);
@@ -210,8 +256,8 @@ impl Packed {
                 let own = first * lanes..(first + vectors).min(total) * lanes;
                 let own = own.map(|c| (c < channels).then_some(g * channels + c));
                 let mut block = Block::new(w, format, reduction, &own.collect::<Vec<_>>());
-                if narrow && format == Format::Int8 {
-                    block.narrow(reduction);
+                if let Some(together) = narrow.filter(|_| format == Format::Int8) {
+                    block.narrow(reduction, together);
                 }
                 blocks.push(block);
             }
@@ -260,30 +306,33 @@ impl Block {
         }
     }
 
-    /// Moves what pairs exceed 16 bits by to extra steps, each of which takes all that lies in four neighbouring bytes.
-    fn narrow(&mut self, reduction: &Reduction) {
+    /// Moves what sums of `together` steps exceed 16 bits by to extra steps, each of which takes what lies in four neighbouring
+    /// bytes.
+    fn narrow(&mut self, reduction: &Reduction, together: usize) {
         let run = reduction.run_steps() * 4;
         let row = self.lanes * 4;
         for (index, codes) in self.codes.chunks_exact_mut(row * run / 4).enumerate() {
-            let mut excess = take_excess(codes, row);
+            let mut excess = take_excess(codes, row, together);
             excess.sort_unstable();
-            let mut open: Option<(usize, Extra)> = None;
+            let (mut start, mut open) = (0, Vec::<Extra>::new());
             for (at, lane, code) in excess {
-                if open.as_ref().is_none_or(|(start, _)| at >= start + 4) {
+                if open.is_empty() || at >= start + 4 {
+                    self.extras.append(&mut open);
                     // on a pair, so that no pair takes from two
-                    let start = (at & !1).min(run - 4);
-                    let extra = Extra {
-                        offset: reduction.offset(index, start),
-                        codes: vec![0; row],
-                    };
-                    self.extras
-                        .extend(open.replace((start, extra)).map(|o| o.1));
+                    start = (at & !1).min(run - 4);
                 }
-                if let Some((start, extra)) = &mut open {
-                    extra.codes[lane * 4 + at - *start] = code;
+                let slot = lane * 4 + at - start;
+                let fits = |e: &&mut Extra| fit([e.codes[slot ^ 1], code]);
+                if let Some(extra) = open.iter_mut().find(fits) {
+                    extra.codes[slot] = code;
+                    continue;
                 }
+                let mut codes = vec![0; row];
+                codes[slot] = code;
+                let offset = reduction.offset(index, start);
+                open.push(Extra { offset, codes });
             }
-            self.extras.extend(open.map(|o| o.1));
+            self.extras.append(&mut open);
         }
     }
 
@@ -309,23 +358,75 @@ impl Block {
     }
 }
 
-/// Reduces pairs of weights whose sum with activations up to 255 leaves 16 bits; returns byte of the run, lane and what was
-/// taken. Of weights with different signs only one counts at a time, so those always fit.
-fn take_excess(codes: &mut [i8], row: usize) -> Vec<(usize, usize, i8)> {
-    const MOST: i32 = i16::MAX as i32 / 255;
+/// The largest sum of weights whose products with activations up to 255 fit 16 bits.
+const MOST: i32 = i16::MAX as i32 / 255;
+
+/// Whether any sum of some of the products of these weights with activations up to 255 fits 16 bits.
+fn fit(weights: impl IntoIterator<Item = i8>) -> bool {
+    let mut sums = [0, 0];
+    for w in weights {
+        sums[usize::from(w < 0)] += i32::from(w).abs();
+    }
+    sums.iter().all(|&sum| sum <= MOST)
+}
+
+/// Reduces weights whose products are summed in 16 bits, two in each of `together` steps, until they fit; returns byte of the
+/// run, lane and what was taken. The largest ones give.
+fn take_excess(codes: &mut [i8], row: usize, together: usize) -> Vec<(usize, usize, i8)> {
     let mut excess = Vec::new();
-    for (k, pair) in codes.chunks_exact_mut(2).enumerate() {
-        let sum = i32::from(pair[0]) + i32::from(pair[1]);
-        if sum.abs() <= MOST {
-            continue;
+    for (k, chunk) in codes.chunks_mut(row * together).enumerate() {
+        for pair in (0..row).step_by(2) {
+            let places = (pair..chunk.len()).step_by(row).flat_map(|at| [at, at + 1]);
+            for sign in [1, -1] {
+                let mut own: Vec<(i32, usize)> = places
+                    .clone()
+                    .map(|at| (sign * i32::from(chunk[at]), at))
+                    .filter(|w| w.0 > 0)
+                    .collect();
+                let mut over = own.iter().map(|w| w.0).sum::<i32>() - MOST;
+                own.sort_unstable();
+                while let Some((w, at)) = own.pop().filter(|_| over > 0) {
+                    let taken = w.min(over);
+                    over -= taken;
+                    chunk[at] -= (sign * taken) as i8;
+                    let byte = (k * together + at / row) * 4 + at % 4;
+                    excess.push((byte, at % row / 4, (sign * taken) as i8));
+                }
+            }
         }
-        let larger = usize::from(pair[1].unsigned_abs() > pair[0].unsigned_abs());
-        let over = (sum - MOST * sum.signum()) as i8;
-        pair[larger] -= over;
-        let at = 2 * k + larger;
-        excess.push((at / row * 4 + at % 4, at % row / 4, over));
     }
     excess
+}
+
+/// The most steps, a power of two up to `most`, whose sums of products fit 16 bits in all of a layer.
+pub(crate) fn together(w: &Tensor, reduction: &Reduction, most: usize) -> Option<usize> {
+    let weights = w.as_slice::<i8>();
+    let [kh, kw, cg] = reduction.kernel;
+    let run = reduction.run_steps();
+    let code = |channel: usize, step: usize, j: usize| {
+        let [ky, kx, c] = reduction.tap(step, j)?;
+        Some(weights[((channel * kh + ky) * kw + kx) * cg + c])
+    };
+    let sum_fits = |channel: usize, own: Range<usize>, pair: usize| {
+        let places = own.flat_map(|step| [(step, pair), (step, pair + 1)]);
+        fit(places.filter_map(|(step, j)| code(channel, step, j)))
+    };
+    let run_fits = |channel: usize, first: usize, n: usize| {
+        (0..run).step_by(n).all(|at| {
+            let own = first + at..first + (at + n).min(run);
+            [0, 2]
+                .into_iter()
+                .all(|pair| sum_fits(channel, own.clone(), pair))
+        })
+    };
+    let fits = |&n: &usize| {
+        (0..w.shape()[0]).all(|c| {
+            (0..reduction.steps())
+                .step_by(run)
+                .all(|first| run_fits(c, first, n))
+        })
+    };
+    std::iter::successors(Some(most), |n| (*n > 1).then_some(n / 2)).find(fits)
 }
 
 #[cfg(test)]
@@ -337,55 +438,84 @@ mod tests {
     use super::super::testing::tensor;
     use super::*;
 
-    /// Sum of products of the steps of lane `lane` with the operand, every pair within 16 bits.
-    fn sum(block: &Block, x: &[u8], lane: usize) -> i32 {
+    fn op() -> IntConv {
+        IntConv {
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad: [[0, 0]; 2],
+            groups: 1,
+            pad_code: 0,
+            weights: Format::Int8,
+            epilogue: Epilogue::High,
+            out: Codes::U8,
+        }
+    }
+
+    /// Sum of products of the steps of lane `lane` with the operand; those of steps that are taken together fit 16 bits.
+    fn sum(block: &Block, x: &[u8], lane: usize, together: usize) -> i32 {
         let row = block.lanes * 4;
-        let steps = block
+        let steps: Vec<(usize, &[i8])> = block
             .codes
             .chunks_exact(row)
             .enumerate()
-            .map(|(k, c)| (k * 4, c));
-        let extras = block.extras.iter().map(|e| (e.offset, &e.codes[..]));
+            .map(|(k, c)| (k * 4, c))
+            .collect();
+        let extras = block.extras.iter().map(|e| vec![(e.offset, &e.codes[..])]);
         let mut sum = 0;
-        for (at, codes) in steps.chain(extras) {
-            for pair in 0..2 {
-                let product = |j: usize| {
-                    let code = i32::from(codes[lane * 4 + pair * 2 + j]);
-                    let x = x.get(at + pair * 2 + j).copied().unwrap_or(0);
-                    (code * i32::from(x), code * 255)
-                };
-                let (a, b) = (product(0), product(1));
-                assert!(i16::try_from((a.1 + b.1) * i32::from(a.1 * b.1 > 0)).is_ok());
-                sum += a.0 + b.0;
+        for steps in steps.chunks(together).map(<[_]>::to_vec).chain(extras) {
+            for pair in [0, 2] {
+                let mut most = [0, 0];
+                for (at, codes) in &steps {
+                    for j in pair..pair + 2 {
+                        let code = i32::from(codes[lane * 4 + j]);
+                        most[usize::from(code < 0)] += code * 255;
+                        sum += code * x.get(at + j).map_or(0, |&x| i32::from(x));
+                    }
+                }
+                assert!(most.iter().all(|&sum| i16::try_from(sum).is_ok()));
             }
         }
         sum
     }
 
     #[test]
-    fn extra_steps_take_what_pairs_exceed_16_bits_by() {
-        for (channels, seed) in [(3, 1), (16, 2), (37, 3), (250, 4)] {
-            let op = IntConv {
-                stride: [1, 1],
-                dilation: [1, 1],
-                pad: [[0, 0]; 2],
-                groups: 1,
-                pad_code: 0,
-                weights: Format::Int8,
-                epilogue: Epilogue::High,
-                out: Codes::U8,
-            };
+    fn as_many_steps_are_taken_together_as_surely_fit() {
+        let most = |code: i8, others: i8| {
+            let reduction = Reduction::new(
+                &op(),
+                &Storage::dense(DType::U8, &[1, 1, 1, 64]),
+                [1, 1, 64],
+            );
+            let codes = (0..2 * 64).map(|k| if k % 2 == 0 { code } else { others });
+            let w = Tensor::new([2, 1, 1, 64], codes.collect::<Vec<i8>>());
+            together(&w, &reduction, 8)
+        };
+        assert_eq!(most(8, 8), Some(8));
+        assert_eq!(most(9, 8), Some(4));
+        assert_eq!(most(-16, -16), Some(4));
+        assert_eq!(most(64, -64), Some(2));
+        assert_eq!(most(127, -128), Some(1));
+        assert_eq!(most(64, 65), None);
+    }
+
+    #[test]
+    fn extra_steps_take_what_sums_exceed_16_bits_by() {
+        for (channels, seed, together) in
+            [(3, 1, 1), (16, 2, 1), (37, 3, 2), (250, 4, 4), (64, 5, 8)]
+        {
+            let op = op();
             let x = tensor(DType::U8, &[1, 1, 1, channels], seed);
             let w = tensor(DType::I8, &[8, 1, 1, channels], seed + 9);
             let reduction =
                 Reduction::new(&op, &Storage::dense(DType::U8, x.shape()), [1, 1, channels]);
             let lanes: Vec<Option<usize>> = (0..8).map(Some).collect();
             let mut block = Block::new(&w, Format::Int8, &reduction, &lanes);
-            block.narrow(&reduction);
+            block.narrow(&reduction, together);
+            assert!(!block.extras.is_empty());
             for (lane, weights) in w.as_slice::<i8>().chunks_exact(channels).enumerate() {
                 let products = x.as_slice::<u8>().iter().zip(weights);
                 let expected: i32 = products.map(|(&x, &w)| i32::from(x) * i32::from(w)).sum();
-                assert_eq!(sum(&block, x.as_slice::<u8>(), lane), expected);
+                assert_eq!(sum(&block, x.as_slice::<u8>(), lane, together), expected);
             }
         }
     }

@@ -145,15 +145,17 @@ impl Conv<'_> {
             }
         }
         let chunk = self.reduction.chunk();
-        let bytes = (chunk * vectors.count * ROW) as i64;
-        let sums = self.reduction.walk(b, &init, &mut |b, sums, place| {
-            let moved = Start {
-                x: place.apply_x(&start.x),
-                w: place.apply_w(&start.w, bytes),
-                ..start.clone()
-            };
-            self.chunk(b, sums, &moved, tiles, vectors.count)
-        });
+        let bytes = (vectors.count * ROW) as i64;
+        let sums = self
+            .reduction
+            .walk(b, &init, chunk, &mut |b, sums, place, _| {
+                let moved = Start {
+                    x: place.apply_x(&start.x),
+                    w: place.apply_w(&start.w, bytes),
+                    ..start.clone()
+                };
+                self.chunk(b, sums, &moved, tiles, vectors.count)
+            });
         let space = start.sums.as_ref().expect("tiles have a work space");
         for (k, &sum) in sums.iter().enumerate() {
             b.store(sum, space.clone().plus((k * SUMS) as i64));

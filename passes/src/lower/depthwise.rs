@@ -454,7 +454,7 @@ impl Depthwise<'_> {
                     sums[part] = if flip.is_some() {
                         b.dot4s(sums[part], dwords, w)
                     } else if narrow {
-                        b.dot4_narrow(sums[part], dwords, w)
+                        add_pairs(b, sums[part], dwords, w)
                     } else {
                         b.dot4(sums[part], dwords, w)
                     };
@@ -462,6 +462,14 @@ impl Depthwise<'_> {
             }
         }
     }
+}
+
+/// Adds the products of four bytes, whose sums of two fit 16 bits.
+fn add_pairs(b: &mut Builder, sum: Val, bytes: Val, w: Val) -> Val {
+    let words = Type::I16.x(b.ty(bytes).lanes / 2);
+    let (zero, one) = (b.constant(words, 0), b.constant(words, 1));
+    let pairs = b.dot2_narrow(zero, bytes, w);
+    b.dot2(sum, pairs, one)
 }
 
 /// Adds the products of four rows as 16-bit numbers; the second output row's weights are the first's moved down by one row.

@@ -12,7 +12,7 @@ pub struct Machine {
     pub native_dot4: bool,
     /// Whether that instruction takes two signed operands, so that activations are stored or loaded less 128.
     pub signed_dot: bool,
-    /// Whether `dot4_narrow` is cheaper than `dot4`.
+    /// Whether `dot2_narrow` and `dot2` of its sums are cheaper than `dot4`.
     pub narrow_dot: bool,
     /// What products of tiles cost, where the target has them.
     pub tile: Option<TileCosts>,
@@ -32,7 +32,7 @@ impl Machine {
         };
         let row = target.row(code, Type::I32.x(lanes));
         let native_dot4 = row.is_some_and(|r| matches!(r.rule, Rule::Intrinsic { .. }));
-        let narrow = target.row(OpCode::Dot4Narrow, Type::I32.x(lanes));
+        let narrow = target.row(OpCode::Dot2Narrow, Type::I16.x(2 * lanes));
         Self {
             lanes,
             registers: target.level.registers as u16,

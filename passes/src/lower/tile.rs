@@ -15,8 +15,8 @@ pub(crate) enum Dot {
     Words,
     /// `dot4_tile`: see [`super::conv_tiles`].
     Tile,
-    /// `dot4_narrow`; what weights exceed its domain is added by steps of its own.
-    Narrow,
+    /// `dot2_narrow` of so many steps, then `dot2` of the sums by ones; what weights exceed its domain is added by steps of its own.
+    Narrow(usize),
 }
 
 /// Most bytes of a block of widened weights.
@@ -34,14 +34,23 @@ impl Dot {
         }
     }
 
-    /// Registers besides accumulators: some, and some for each vector of weights.
-    fn registers(self) -> (usize, usize) {
+    /// Registers: some, some for each vector of weights, and some for each accumulator.
+    fn registers(self) -> [usize; 3] {
         match self {
-            Self::Native => (2, 1),
-            Self::Signed | Self::Narrow => (3, 1),
-            Self::Wide => (4, 2),
-            Self::Words => (3, 2),
+            Self::Native => [2, 1, 1],
+            Self::Signed | Self::Narrow(1) => [3, 1, 1],
+            Self::Wide => [4, 2, 1],
+            Self::Words => [3, 2, 1],
+            Self::Narrow(_) => [2, 1, 2],
             Self::Tile => unreachable!("{TILES}"),
+        }
+    }
+
+    /// Steps that are taken together.
+    pub(crate) fn steps(self) -> usize {
+        match self {
+            Self::Narrow(steps) => steps,
+            _ => 1,
         }
     }
 
@@ -49,7 +58,7 @@ impl Dot {
     fn latency(self) -> usize {
         match self {
             Self::Native | Self::Signed => 20,
-            Self::Narrow => 4,
+            Self::Narrow(_) => 4,
             Self::Wide | Self::Words => 8,
             Self::Tile => unreachable!("{TILES}"),
         }
@@ -75,7 +84,8 @@ impl Dot {
             Self::Native => 2 * accumulators,
             Self::Signed if machine.native_dot4 => 2 * accumulators,
             Self::Signed => 10 * accumulators,
-            Self::Narrow => 4 * accumulators,
+            Self::Narrow(1) => 4 * accumulators,
+            Self::Narrow(steps) => ((11 * steps + 8) * accumulators).div_ceil(4 * steps),
             Self::Wide => 6 * accumulators + 3 * pixels + 4 * vectors,
             Self::Words => 5 * accumulators + 2 * pixels,
             Self::Tile => unreachable!("{TILES}"),
@@ -131,7 +141,7 @@ pub(crate) fn choose(
 ) -> Shape {
     let vectors = channels.div_ceil(usize::from(machine.lanes));
     let registers = usize::from(machine.registers);
-    let (spare, each) = dot.registers();
+    let [spare, each, sum] = dot.registers();
     let one = Shape {
         rows: 1,
         columns: 1,
@@ -140,7 +150,7 @@ pub(crate) fn choose(
     let mut best = (u64::MAX, one);
     let widest = dot.vectors(steps, machine).clamp(1, 8);
     for v in 1..=vectors.min(widest) {
-        let most = registers.saturating_sub(spare + v * each) / v;
+        let most = registers.saturating_sub(spare + v * each) / (v * sum);
         for shape in pixel_shapes(size, most, v) {
             let time = time(size, vectors, steps, shape, machine, dot);
             if time < best.0 {
@@ -192,8 +202,9 @@ pub(crate) fn time(
                 let accumulators = pixels * v.size;
                 let loads = 2 * (pixels + v.size);
                 let sums = dot.time(pixels, v.size, machine);
-                let step = sums.max(loads).max(dot.latency()) + 4;
-                let tile = steps * step + 14 * accumulators + 24;
+                let step = sums.max(loads).max(dot.latency());
+                let trips = steps.div_ceil(dot.steps());
+                let tile = steps * step + 4 * trips + 14 * accumulators + 24;
                 total += (rows.count * columns.count * v.count * tile) as u64;
             }
         }

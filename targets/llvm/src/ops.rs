@@ -27,14 +27,6 @@ pub(crate) fn lower<'c>(g: &Generator<'c>, target: &ResolvedTarget, u: &Use<'_, 
         Some(Rule::Sequence(sequence)) => rules::sequence(g, target, u, sequence),
         None => match target.split_row(u.code, u.ty) {
             None if u.code == OpCode::Dot4Tile => dot_tile(g, target, u),
-            None if u.code == OpCode::Dot4Narrow => lower(
-                g,
-                target,
-                &Use {
-                    code: OpCode::Dot4,
-                    ..u.clone()
-                },
-            ),
             Some(row) if row.rule != Rule::Generic => split(g, target, u, row.ty),
             _ => plain(g, u),
         },
@@ -146,6 +138,7 @@ fn semantic<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {
         OpCode::Dot4 => dot(g, u, 4, false),
         OpCode::Dot4s => dot(g, u, 4, true),
         OpCode::Dot2 => dot(g, u, 2, true),
+        OpCode::Dot2Narrow => dot(g, u, 2, false),
         OpCode::Mulhi => {
             let product = wide_product(g, u);
             let high = g.ashr(product, g.constant(ty.with(Scalar::I64), 32));
@@ -249,15 +242,16 @@ fn reduce<'c>(g: &Generator<'c>, name: &str, u: &Use<'_, 'c>) -> V<'c> {
 
 /// Byte or word k of every accumulator lane, in place: no shuffles.
 fn dot<'c>(g: &Generator<'c>, u: &Use<'_, 'c>, ways: i64, signed: bool) -> V<'c> {
-    let bits = 32 / ways;
+    let whole = i64::from(u.ty.scalar.bits());
+    let bits = whole / ways;
     let (a, w) = (g.bitcast(u.args[1], u.ty), g.bitcast(u.args[2], u.ty));
     let amount = |x| g.constant(u.ty, x);
     let part = |v, k, signed| {
-        let top = g.shl(v, amount(32 - bits * (k + 1)));
+        let top = g.shl(v, amount(whole - bits * (k + 1)));
         if signed {
-            g.ashr(top, amount(32 - bits))
+            g.ashr(top, amount(whole - bits))
         } else {
-            g.lshr(top, amount(32 - bits))
+            g.lshr(top, amount(whole - bits))
         }
     };
     (0..ways).fold(u.args[0], |acc, k| {

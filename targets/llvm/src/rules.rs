@@ -55,14 +55,13 @@ fn madd<'c>(g: &Generator<'c>, ty: Type, a: V<'c>, b: V<'c>) -> V<'c> {
 }
 
 fn madd_bytes<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {
-    let words = Type::new(Scalar::I16, u.ty.lanes * 2);
     let names = [
         "llvm.x86.ssse3.pmadd.ub.sw.128",
         "llvm.x86.avx2.pmadd.ub.sw",
         "llvm.x86.avx512.pmaddubs.w.512",
     ];
-    let pairs = g.intrinsic(by_width(u.ty.bytes(), names), words, &u.args[1..]);
-    g.add(u.args[0], madd(g, u.ty, pairs, g.constant(words, 1)))
+    let pairs = g.intrinsic(by_width(u.ty.bytes(), names), u.ty, &u.args[1..]);
+    g.add(u.args[0], pairs)
 }
 
 fn madd_even_odd<'c>(g: &Generator<'c>, u: &Use<'_, 'c>) -> V<'c> {

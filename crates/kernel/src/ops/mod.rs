@@ -182,9 +182,9 @@ ops! {
     Dot4 = dot::DOT4,
     /// As `dot4` with a signed.
     Dot4s = dot::DOT4S,
-    /// As `dot4`, where both `a[4l]·w[4l] + a[4l+1]·w[4l+1]` and `a[4l+2]·w[4l+2] + a[4l+3]·w[4l+3]` are proved to fit 16 bits; others are outside
-    /// its domain. Where no row is better it is lowered as `dot4`.
-    Dot4Narrow = dot::DOT4_NARROW,
+    /// `dot2_narrow acc i16xL, a i8x2L, w i8x2L`: `acc + a[2l]·w[2l] + a[2l+1]·w[2l+1]`, a unsigned, w signed, where both the products'
+    /// sum and the result are proved to fit 16 bits; others are outside its domain.
+    Dot2Narrow = dot::DOT2_NARROW,
     /// `dot2 acc i32xL, a i16x2L, b i16x2L`: `acc + a[2l]·b[2l] + a[2l+1]·b[2l+1]`, signed, modulo 2^32.
     Dot2 = dot::DOT2,
     /// Rows from memory, each in order, `attr` bytes from one to the next: a tile of 1 to 16 rows of 4 to 64 bytes, a multiple of

@@ -244,12 +244,18 @@ impl Author {
                 Some((ty, vec![self.value(ty), self.value(ty)], Attr::List(list)))
             }
             OpCode::Dot4 | OpCode::Dot4s => self.dot(acc, Type::I8.x(4 * acc.lanes)),
-            OpCode::Dot4Narrow => {
+            OpCode::Dot2Narrow => {
+                let sum = Type::I16.x(2 * acc.lanes);
                 let factor = Type::I8.x(4 * acc.lanes);
-                let (any, mask) = (self.value(factor), self.b.constant(factor, 63));
+                let (any, mask) = (self.value(factor), self.b.constant(factor, 31));
+                let (sums, few) = (self.value(sum), self.b.constant(sum, 1023));
                 plain(
-                    acc,
-                    vec![self.value(acc), self.value(factor), self.b.and(any, mask)],
+                    sum,
+                    vec![
+                        self.b.and(sums, few),
+                        self.value(factor),
+                        self.b.and(any, mask),
+                    ],
                 )
             }
             OpCode::Dot2 => self.dot(Type::I32.x(4), Type::I16.x(8)),

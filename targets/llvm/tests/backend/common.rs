@@ -47,7 +47,11 @@ impl Case {
             )]
         };
         match code {
-            OpCode::Dot4 | OpCode::Dot4Narrow | OpCode::Dot4s => dot(Scalar::I8),
+            OpCode::Dot4 | OpCode::Dot4s => dot(Scalar::I8),
+            OpCode::Dot2Narrow => {
+                let factors = Type::I8.x(2 * ty.lanes);
+                vec![Self::new(code, ty, &[ty, factors, factors], Attr::None)]
+            }
             OpCode::Dot2 => dot(Scalar::I16),
             OpCode::Pack4U8 => vec![Self::new(
                 code,
@@ -93,7 +97,9 @@ impl Case {
             (OpCode::Shl | OpCode::Ashr | OpCode::Lshr, 1) => x % u64::from(scalar.bits()),
             (OpCode::Requant, 2) => 1 + x % 62,
             (OpCode::Udiv, 1) => x | 1,
-            (OpCode::Dot4Narrow, 2) => (x % 127).wrapping_sub(63),
+            // the sum of two products with activations up to 255, and an accumulator, fit 16 bits
+            (OpCode::Dot2Narrow, 0) => (x % 8192).wrapping_sub(4096),
+            (OpCode::Dot2Narrow, 2) => (x % 95).wrapping_sub(47),
             // Small and large magnitudes, so that clamps and comparisons go both ways.
             _ => ((x as i64) >> (x % 56)) as u64,
         }

@@ -133,12 +133,12 @@ fn cases(code: OpCode) -> Vec<Case> {
         OpCode::Lut256 => of_scalar(Scalar::I8)
             .flat_map(|t| Case::of_row(code, t))
             .collect(),
-        OpCode::Dot4
-        | OpCode::Dot4Narrow
-        | OpCode::Dot4s
-        | OpCode::Dot2
-        | OpCode::Mulhi
-        | OpCode::Requant => products(code),
+        OpCode::Dot2Narrow => of_scalar(Scalar::I16)
+            .flat_map(|t| Case::of_row(code, t))
+            .collect(),
+        OpCode::Dot4 | OpCode::Dot4s | OpCode::Dot2 | OpCode::Mulhi | OpCode::Requant => {
+            products(code)
+        }
         OpCode::SatU8 | OpCode::SatI16 => narrowing(code),
         OpCode::Pack4U8 | OpCode::Zip4 => bytes(code),
         OpCode::SelectEq | OpCode::SelectSlt | OpCode::SelectUlt => selections(code),
