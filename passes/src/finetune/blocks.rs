@@ -3,9 +3,10 @@
 //! is taken from the float network instead (QDrop, Wei et al. 2022).
 
 use std::collections::{HashMap, HashSet};
+use std::hint::select_unpredictable;
 
 use lowbit_ir::eval;
-use lowbit_ir::{Graph, Tensor, ValueId};
+use lowbit_ir::{DType, Graph, Tensor, ValueId};
 use rayon::prelude::*;
 
 use super::parameters::Scale;
@@ -72,14 +73,22 @@ impl Training<'_> {
                 .collect();
             let mut draw = || {
                 let one = |_| {
-                    let (f, y) = train[random.below(train.len())];
+                    let at = random.below(train.len());
+                    let own = random.clone();
+                    let words = train[at].0.rounded.iter().map(|t| t.len().div_ceil(WORD));
+                    random.skip(words.sum());
+                    (at, own)
+                };
+                let drawn: Vec<(usize, Random)> = (0..BATCH.min(train.len())).map(one).collect();
+                let mix = |(at, mut random): (usize, Random)| {
+                    let (f, y) = train[at];
                     let inputs = f.rounded.iter().zip(&f.float);
                     let mut inputs: Vec<Tensor> =
                         inputs.map(|(q, x)| dropped(q, x, &mut random)).collect();
                     inputs.push(y.clone());
                     inputs
                 };
-                Ok((0..BATCH.min(train.len())).map(one).collect())
+                Ok(drawn.into_par_iter().map(mix).collect())
             };
             let mut step = |done, total| progress(n * total + done, blocks.len() * total);
             part.run(&mut draw, &held, &mut step)?;
@@ -124,15 +133,24 @@ fn passed(
 
 /// Each element at even odds that of the float network.
 fn dropped(rounded: &Tensor, float: &Tensor, random: &mut Random) -> Tensor {
-    let mut bits = 0;
-    let pairs = rounded.to_f64().into_iter().zip(float.to_f64()).enumerate();
-    let mixed = pairs.map(|(i, (q, x))| {
-        if i % 32 == 0 {
-            bits = random.next();
+    let mut mixed = rounded.clone();
+    match mixed.dtype() {
+        DType::F32 => drop_into(mixed.as_mut_slice::<f32>(), float.as_slice(), random),
+        _ => drop_into(mixed.as_mut_slice::<f64>(), float.as_slice(), random),
+    }
+    mixed
+}
+
+/// Elements that a random number decides on.
+const WORD: usize = 32;
+
+fn drop_into<T: Copy>(mixed: &mut [T], float: &[T], random: &mut Random) {
+    for (mixed, float) in mixed.chunks_mut(WORD).zip(float.chunks(WORD)) {
+        let bits = random.next() as u32;
+        for (i, (m, &x)) in mixed.iter_mut().zip(float).enumerate() {
+            *m = select_unpredictable(bits & 1 << i == 0, *m, x);
         }
-        if bits >> (i % 32) & 1 == 0 { q } else { x }
-    });
-    Tensor::from_f64(rounded.dtype(), rounded.shape(), mixed.collect())
+    }
 }
 
 /// Stretches between values that everything behind them depends on alone.

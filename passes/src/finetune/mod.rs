@@ -16,7 +16,7 @@ use std::collections::{HashMap, HashSet};
 
 use lowbit_ir::derive::DeriveError;
 use lowbit_ir::eval::{self, EvalError};
-use lowbit_ir::{Graph, Tensor, ValueId};
+use lowbit_ir::{DType, Graph, Tensor, ValueId};
 use rayon::prelude::*;
 
 use crate::loss::softened;
@@ -238,10 +238,10 @@ impl Training<'_> {
             let batch = draw()?;
             let derivatives = self.derivatives(&batch)?;
             let done = step as f64 / steps as f64;
-            let layers = self.trained.iter_mut().zip(&mut optimizers);
-            for ((t, o), d) in layers.zip(&derivatives.0) {
-                o.step(t, d, self.how, done);
-            }
+            let how = self.how;
+            let layers = self.trained.par_iter_mut().zip(&mut optimizers);
+            let layers = layers.zip(&derivatives.0);
+            layers.for_each(|((t, o), d)| o.step(t, d, how, done));
             for (s, d) in self.scales.iter_mut().zip(&derivatives.1) {
                 s.step(*d, done);
             }
@@ -274,8 +274,10 @@ impl Training<'_> {
             let (dtype, shape) = (graph.ty(v).dtype, graph.shape(v).to_vec());
             graph.replace_constant(v, Tensor::from_f64(dtype, shape, x));
         };
-        for (&(w, b), t) in self.student.parameters.iter().zip(&self.trained) {
-            set(w, t.rounded());
+        let rounded: Vec<Vec<f64>> = self.trained.par_iter().map(Trained::rounded).collect();
+        let layers = self.student.parameters.iter().zip(&self.trained);
+        for ((&(w, b), t), rounded) in layers.zip(rounded) {
+            set(w, rounded);
             if let Some(b) = b {
                 set(b, t.bias.clone());
             }
@@ -376,8 +378,17 @@ impl Training<'_> {
 }
 
 fn add(sum: &mut [f64], part: Option<&Tensor>) {
-    let part = part.expect("one derivative a parameter").to_f64();
-    sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
+    let part = part.expect("one derivative a parameter");
+    match part.dtype() {
+        DType::F32 => {
+            let pairs = sum.iter_mut().zip(part.as_slice::<f32>());
+            pairs.for_each(|(s, &p)| *s += f64::from(p));
+        }
+        _ => {
+            let pairs = sum.iter_mut().zip(part.as_slice::<f64>());
+            pairs.for_each(|(s, p)| *s += p);
+        }
+    }
 }
 
 #[cfg(test)]

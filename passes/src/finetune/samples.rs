@@ -47,6 +47,7 @@ pub(super) struct Samples<'a> {
 }
 
 /// Numbers that look random (xorshift, Marsaglia 2003).
+#[derive(Clone)]
 pub(super) struct Random(u64);
 
 impl Random {
@@ -60,6 +61,11 @@ impl Random {
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0 >> 16
+    }
+
+    /// Passes over numbers.
+    pub(super) fn skip(&mut self, n: usize) {
+        (0..n).for_each(|_| _ = self.next());
     }
 
     pub(super) fn below(&mut self, n: usize) -> usize {

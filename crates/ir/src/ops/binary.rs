@@ -1,6 +1,8 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Positions, Scalar, broadcast_strides, long_rows, vectorized, with_float};
+use super::scalar::{
+    Positions, Scalar, broadcast_strides, extend, long_rows, vectorized, with_float,
+};
 use super::{OpError, Operation, UnaryFn, arity, checked, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
 use crate::{DType, Element, Stage, Tensor, Type, ValueId, broadcast_shapes, with_data};
@@ -88,14 +90,6 @@ impl BinaryFn {
         })
     }
 
-    fn compare<T: PartialOrd>(self, x: &T, y: &T) -> bool {
-        match self {
-            Self::Equal => x == y,
-            Self::Greater => x > y,
-            _ => x >= y,
-        }
-    }
-
     fn logic(self, x: bool, y: bool) -> bool {
         match self {
             Self::And => x && y,
@@ -149,7 +143,12 @@ impl Operation for Binary {
         if self.0.compares() {
             return Ok(with_data!(a.data(), x => {
                 let y = same(x, b);
-                Tensor::new(shape.clone(), zipped(x, a, y, b, &shape, |x, y| self.0.compare(x, y)))
+                let found = match self.0 {
+                    BinaryFn::Equal => zipped(x, a, y, b, &shape, |x, y| x == y),
+                    BinaryFn::Greater => zipped(x, a, y, b, &shape, |x, y| x > y),
+                    _ => zipped(x, a, y, b, &shape, |x, y| x >= y),
+                };
+                Tensor::new(shape.clone(), found)
             }));
         }
         if self.0.is_logic() {
@@ -193,15 +192,6 @@ impl Binary {
             }
         }
         Tensor::new(shape, result)
-    }
-}
-
-/// Appends `n` elements, or the first one `n` times.
-fn extend<S: Copy>(result: &mut Vec<S>, x: &[S], n: usize, long: bool) {
-    if long {
-        result.extend_from_slice(&x[..n]);
-    } else {
-        result.resize(result.len() + n, x[0]);
     }
 }
 

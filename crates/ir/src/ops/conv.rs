@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Scalar, product_transposed, vectorized, with_float};
+use super::scalar::{Scalar, product_transposed, turned, vectorized, with_float};
 use super::{BinaryFn, OpError, Operation, Pad, PadMode, arity, checked, floats, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable, Emit};
 use crate::{Stage, Tensor, Type, ValueId};
@@ -53,10 +53,7 @@ impl Conv {
         };
         let mut y = vec![S::ZERO; shape.iter().product()];
         if cg == 1 && o == c {
-            let image = (height * width * c).max(1);
-            let result = (shape[1] * shape[2] * o).max(1);
-            let images = x.chunks_exact(image).zip(y.chunks_exact_mut(result));
-            images.for_each(|(x, y)| geometry.depthwise(x, w, y));
+            geometry.depthwise(x, w, &mut y);
         } else {
             geometry.grouped(x, w, &mut y, [o, cg]);
         }
@@ -86,23 +83,55 @@ impl Geometry<'_> {
     }
 
     fn depthwise<S: Scalar>(&self, x: &[S], w: &[S], y: &mut [S]) {
-        let c = self.size[2];
-        let [kh, kw] = self.kernel;
-        let by_tap: Vec<S> = (0..kh * kw * c)
-            .map(|i| w[i % c * kh * kw + i / c])
-            .collect();
-        let taps = |at: [usize; 2]| {
-            let all = (0..kh).flat_map(move |r| (0..kw).map(move |k| [r, k]));
-            all.filter_map(move |t| Some((self.source(at, t)?, (t[0] * kw + t[1]) * c)))
-        };
-        let mut inside = Vec::with_capacity(kh * kw);
+        let (c, taps) = (self.size[2], self.kernel[0] * self.kernel[1]);
+        let mut by_tap = Vec::with_capacity(w.len());
+        turned(w, 0, [taps, c], taps as isize, &mut by_tap);
+        let image = self.size.iter().product::<usize>().max(1);
+        let result = (self.out[0] * self.out[1] * c).max(1);
+        let images = x.chunks_exact(image).zip(y.chunks_exact_mut(result));
+        let [rows, columns] = [0, 1].map(|i| {
+            (0..self.out[i])
+                .map(|at| self.inside(i, at))
+                .collect::<Vec<_>>()
+        });
+        let [_, width, _] = self.size;
+        let [down, right] = self.op.dilation;
         vectorized(|| {
-            for (pixel, out) in y.chunks_exact_mut(c.max(1)).enumerate() {
-                inside.clear();
-                inside.extend(taps([pixel / self.out[1], pixel % self.out[1]]));
-                weigh(x, &by_tap, &inside, out);
+            for (x, y) in images {
+                let pixels = rows
+                    .iter()
+                    .flat_map(|r| columns.iter().map(move |c| (r, c)));
+                for (out, (row, column)) in y.chunks_exact_mut(c.max(1)).zip(pixels) {
+                    let taps = Taps {
+                        count: [row.count, column.count],
+                        x: (row.place * width + column.place) * c,
+                        x_steps: [down * width * c, right * c],
+                        w: (row.first * self.kernel[1] + column.first) * c,
+                        w_steps: [self.kernel[1] * c, c],
+                    };
+                    let first = weigh::<S, 32>(x, &by_tap, &taps, 0, out);
+                    let first = weigh::<S, 8>(x, &by_tap, &taps, first, out);
+                    weigh::<S, 1>(x, &by_tap, &taps, first, out);
+                }
             }
         });
+    }
+
+    /// The taps of an output that lie inside the image along an axis.
+    fn inside(&self, axis: usize, at: usize) -> Inside {
+        let from = at * self.op.stride[axis];
+        let (pad, apart) = (self.op.pad[axis][0], self.op.dilation[axis]);
+        let before = |p: usize| {
+            p.saturating_sub(from)
+                .div_ceil(apart)
+                .min(self.kernel[axis])
+        };
+        let first = before(pad);
+        Inside {
+            first,
+            count: before(pad + self.size[axis]) - first,
+            place: (from + first * apart).saturating_sub(pad),
+        }
     }
 
     /// Bands of patches, from all images, times the weights.
@@ -183,35 +212,51 @@ impl Geometry<'_> {
     }
 }
 
-/// Channels whose sums a depthwise convolution keeps in registers.
-const LANES: usize = 32;
+/// Taps that lie inside an image along an axis: the first one, how many there are, and where the first one lies.
+struct Inside {
+    first: usize,
+    count: usize,
+    place: usize,
+}
 
-/// Sums of x times w by channel over taps, each given by where x and w start.
+/// Taps of a depthwise convolution: rows and columns of them, where the elements of x and the weights of the first one
+/// start, and how far rows and columns are apart.
+struct Taps {
+    count: [usize; 2],
+    x: usize,
+    x_steps: [usize; 2],
+    w: usize,
+    w_steps: [usize; 2],
+}
+
+/// Sums of x times w by channel over taps, for as many blocks of `N` channels as there are from the `first` on; gives
+/// the first that is left.
 #[inline(always)]
-fn weigh<S: Scalar>(x: &[S], w: &[S], taps: &[(usize, usize)], out: &mut [S]) {
-    let mut blocks = out.chunks_exact_mut(LANES);
-    let mut first = 0;
-    for out in blocks.by_ref() {
-        let mut sums = [S::ZERO; LANES];
-        for &(from, at) in taps {
-            let (x, w) = (&x[from + first..][..LANES], &w[at + first..][..LANES]);
-            for ((s, &x), &w) in sums.iter_mut().zip(x).zip(w) {
-                *s += x * w;
+fn weigh<S: Scalar, const N: usize>(
+    x: &[S],
+    w: &[S],
+    taps: &Taps,
+    mut first: usize,
+    out: &mut [S],
+) -> usize {
+    for out in out[first..].chunks_exact_mut(N) {
+        let mut sums = [S::ZERO; N];
+        for row in 0..taps.count[0] {
+            let mut from = taps.x + row * taps.x_steps[0] + first;
+            let mut at = taps.w + row * taps.w_steps[0] + first;
+            for _ in 0..taps.count[1] {
+                let (x, w) = (&x[from..][..N], &w[at..][..N]);
+                for ((s, &x), &w) in sums.iter_mut().zip(x).zip(w) {
+                    *s += x * w;
+                }
+                from += taps.x_steps[1];
+                at += taps.w_steps[1];
             }
         }
         out.copy_from_slice(&sums);
-        first += LANES;
+        first += N;
     }
-    let rest = blocks.into_remainder();
-    for &(from, at) in taps {
-        let (x, w) = (
-            &x[from + first..][..rest.len()],
-            &w[at + first..][..rest.len()],
-        );
-        for ((y, &x), &w) in rest.iter_mut().zip(x).zip(w) {
-            *y += x * w;
-        }
-    }
+    first
 }
 
 /// Elements of patches that are gathered at once: they stay in the second-level cache.
@@ -450,6 +495,55 @@ mod tests {
         for (image, own) in images.zip(all.as_slice::<f64>().chunks_exact(2 * pixels)) {
             let x = Tensor::new([1, 9, 9, 40], image.to_vec());
             assert_eq!(op.eval(&[&x, &w]).unwrap().as_slice::<f64>(), own);
+        }
+    }
+
+    #[test]
+    fn a_depthwise_one_gives_the_direct_sum() {
+        let noise = |shape: &[usize], of: usize| {
+            let n: usize = shape.iter().product();
+            let x = (0..n).map(|i| (i * of % 1013) as f64 - 506.0).collect();
+            Tensor::new(shape, x)
+        };
+        let geometries = [
+            ([1, 1], [1, 1], [[1, 1], [1, 1]], [3, 3]),
+            ([2, 1], [1, 2], [[0, 5], [4, 0]], [3, 3]),
+            ([1, 3], [3, 1], [[7, 7], [0, 1]], [2, 5]),
+            ([1, 1], [2, 2], [[1, 0], [1, 0]], [4, 3]),
+        ];
+        for (stride, dilation, pad, kernel) in geometries {
+            let op = Conv {
+                stride,
+                dilation,
+                pad,
+                groups: 43,
+            };
+            let (x, w) = (
+                noise(&[2, 7, 9, 43], 7919),
+                noise(&[43, kernel[0], kernel[1], 1], 6007),
+            );
+            let found = op.eval(&[&x, &w]).unwrap();
+            let [oh, ow] = op.output_size([7, 9], kernel).unwrap();
+            let direct = |i: usize| {
+                let (n, at, c) = (i / 43 / ow / oh, [i / 43 / ow % oh, i / 43 % ow], i % 43);
+                let mut sum = 0.0;
+                for t in 0..kernel[0] * kernel[1] {
+                    let tap = [t / kernel[1], t % kernel[1]];
+                    let place = |a: usize| at[a] * stride[a] + tap[a] * dilation[a];
+                    let inside = |a: usize, size: usize| {
+                        let p = place(a).checked_sub(pad[a][0]);
+                        p.filter(|&p| p < size)
+                    };
+                    if let (Some(row), Some(column)) = (inside(0, 7), inside(1, 9)) {
+                        let from = ((n * 7 + row) * 9 + column) * 43 + c;
+                        let w = w.as_slice::<f64>()[c * kernel[0] * kernel[1] + t];
+                        sum += x.as_slice::<f64>()[from] * w;
+                    }
+                }
+                sum
+            };
+            let expected: Vec<f64> = (0..2 * oh * ow * 43).map(direct).collect();
+            assert_eq!(found.as_slice::<f64>(), expected);
         }
     }
 }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Positions, Scalar, strides, with_float};
+use super::scalar::{Positions, Scalar, strides, vectorized, with_float};
 use super::{BinaryFn, OpError, Operation, arity, checked, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Stage, Tensor, Type};
@@ -67,12 +67,19 @@ impl Operation for Reduce {
 
     fn eval(&self, inputs: &[&Tensor]) -> Result<Tensor, OpError> {
         let shape = infer_of(self, inputs)?.shape;
-        let (outer, inner) = self.positions(inputs[0].shape());
         Ok(with_float!(inputs[0], S => {
             let x = inputs[0].as_slice::<S>();
-            Tensor::new(shape, outer.iter().map(|&o| self.real(inner.iter().map(|&i| x[o + i]))).collect())
+            let elements = match self.rows(inputs[0].shape()) {
+                Some(extents) => self.by_rows(x, extents),
+                None => {
+                    let (outer, inner) = self.positions(inputs[0].shape());
+                    outer.iter().map(|&o| self.real(inner.iter().map(|&i| x[o + i]))).collect()
+                }
+            };
+            Tensor::new(shape, elements)
         }, else {
             let x = inputs[0].to_i64().ok_or_else(|| OpError::Value("an integer beyond 2^63".into()))?;
+            let (outer, inner) = self.positions(inputs[0].shape());
             let fold = |&o: &usize| self.integer(inner.iter().map(|&i| x[o + i]));
             Tensor::from_i64(inputs[0].dtype(), shape, outer.iter().map(fold).collect())
         }))
@@ -94,6 +101,40 @@ impl Reduce {
         (part(false), part(true))
     }
 
+    /// Extents of what is reduced, as rows, and of a row, where the axes lie side by side and hold elements.
+    fn rows(&self, shape: &[usize]) -> Option<[usize; 2]> {
+        let (first, last) = (*self.axes.first()?, *self.axes.last()?);
+        let extent = |axes: &[usize]| axes.iter().product::<usize>();
+        let (rows, row) = (extent(&shape[first..=last]), extent(&shape[last + 1..]));
+        (last - first + 1 == self.axes.len() && rows > 0 && row > 0).then_some([rows, row])
+    }
+
+    /// Each result takes its elements in their order, side by side with its neighbours.
+    fn by_rows<S: Scalar>(&self, x: &[S], [rows, row]: [usize; 2]) -> Vec<S> {
+        let blocks = x.chunks_exact(rows * row);
+        if row == 1 {
+            return blocks.map(|b| self.real(b.iter().copied())).collect();
+        }
+        let fold = |block: &[S], f: fn(S, S) -> S| {
+            let (first, rest) = block.split_at(row);
+            let mut best = first.to_vec();
+            for x in rest.chunks_exact(row) {
+                best.iter_mut().zip(x).for_each(|(b, &x)| *b = f(x, *b));
+            }
+            best
+        };
+        match self.f {
+            ReduceFn::Max => blocks.flat_map(|b| fold(b, S::largest)).collect(),
+            ReduceFn::Min => blocks.flat_map(|b| fold(b, S::smallest)).collect(),
+            ReduceFn::Sum => blocks.flat_map(|b| sums(b, row)).map(S::real).collect(),
+            ReduceFn::Mean => {
+                let n = rows as f64;
+                let sums = blocks.flat_map(|b| sums(b, row));
+                sums.map(|s| S::real(s / n)).collect()
+            }
+        }
+    }
+
     fn real<S: Scalar>(&self, x: impl ExactSizeIterator<Item = S>) -> S {
         let n = x.len();
         match self.f {
@@ -113,6 +154,18 @@ impl Reduce {
             ReduceFn::Min => x.min().expect("there are elements"),
         }
     }
+}
+
+/// Sums of the columns of rows.
+fn sums<S: Scalar>(block: &[S], row: usize) -> Vec<f64> {
+    let (first, rest) = block.split_at(row);
+    let mut sums: Vec<f64> = first.iter().map(|x| x.wide()).collect();
+    vectorized(|| {
+        for x in rest.chunks_exact(row) {
+            sums.iter_mut().zip(x).for_each(|(s, x)| *s += x.wide());
+        }
+    });
+    sums
 }
 
 impl Differentiable for Reduce {
@@ -146,5 +199,39 @@ impl Differentiable for Reduce {
             ReduceFn::Sum | ReduceFn::Mean => at.proportional(self),
             ReduceFn::Max | ReduceFn::Min => self.gradient(at),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_give_what_positions_give() {
+        let shape = [3, 4, 5, 7];
+        let x: Vec<f64> = (0..3 * 4 * 5 * 7)
+            .map(|i| f64::from(i * 7919 % 1013) / 7.0 - 60.0)
+            .collect();
+        let all: [&[usize]; 5] = [&[0, 1, 2], &[1, 2], &[3], &[0, 1, 2, 3], &[1]];
+        for f in [ReduceFn::Sum, ReduceFn::Mean, ReduceFn::Max, ReduceFn::Min] {
+            for axes in all {
+                let op = Reduce {
+                    f,
+                    axes: axes.to_vec(),
+                    keep: false,
+                };
+                let rows = op.by_rows(&x, op.rows(&shape).expect("the axes lie side by side"));
+                let (outer, inner) = op.positions(&shape);
+                let one = |&o: &usize| op.real(inner.iter().map(|&i| x[o + i]));
+                let expected: Vec<f64> = outer.iter().map(one).collect();
+                assert_eq!(rows, expected, "{op:?}");
+            }
+        }
+        let apart = Reduce {
+            f: ReduceFn::Sum,
+            axes: vec![0, 2],
+            keep: false,
+        };
+        assert_eq!(apart.rows(&shape), None);
     }
 }

@@ -191,18 +191,29 @@ const TILE: usize = 16;
 
 /// Appends `m` rows of `n` elements of a view whose columns lie side by side: tile by tile, so that no line of the cache
 /// is fetched for one element.
-fn turned<T: Element>(v: &[T], start: usize, [m, n]: [usize; 2], step: isize, y: &mut Vec<T>) {
+pub(crate) fn turned<T: Element>(
+    v: &[T],
+    start: usize,
+    [m, n]: [usize; 2],
+    step: isize,
+    y: &mut Vec<T>,
+) {
     let first = y.len();
     y.resize(first + m * n, T::default());
     let y = &mut y[first..];
+    let mut tile = [[T::default(); TILE]; TILE];
     for row in (0..m).step_by(TILE) {
+        let rows = TILE.min(m - row);
         for column in (0..n).step_by(TILE) {
-            let rows = TILE.min(m - row);
-            for i in column..n.min(column + TILE) {
-                let from = start.wrapping_add_signed(i as isize * step) + row;
-                for (r, &x) in v[from..][..rows].iter().enumerate() {
-                    y[(row + r) * n + i] = x;
-                }
+            let columns = TILE.min(n - column);
+            for i in 0..columns {
+                let from = start.wrapping_add_signed((column + i) as isize * step) + row;
+                let line = v[from..][..rows].iter();
+                tile.iter_mut().zip(line).for_each(|(t, &x)| t[i] = x);
+            }
+            let lines = y[row * n..][..rows * n].chunks_exact_mut(n);
+            for (line, tile) in lines.zip(&tile) {
+                line[column..][..columns].copy_from_slice(&tile[..columns]);
             }
         }
     }
@@ -211,6 +222,15 @@ fn turned<T: Element>(v: &[T], start: usize, [m, n]: [usize; 2], step: isize, y:
 /// Elements picked by their positions in the operand, of any type.
 pub(crate) fn pick(x: &Tensor, shape: &[usize], positions: impl Iterator<Item = usize>) -> Tensor {
     crate::with_data!(x.data(), v => Tensor::new(shape, positions.map(|p| v[p]).collect()))
+}
+
+/// Appends `n` elements, or the first one `n` times.
+pub(crate) fn extend<T: Copy>(result: &mut Vec<T>, x: &[T], n: usize, long: bool) {
+    if long {
+        result.extend_from_slice(&x[..n]);
+    } else {
+        result.resize(result.len() + n, x[0]);
+    }
 }
 
 /// Positions in an operand of all elements of a strided view, row-major.

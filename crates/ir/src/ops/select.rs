@@ -1,6 +1,8 @@
+use std::hint::select_unpredictable;
+
 use serde::{Deserialize, Serialize};
 
-use super::scalar::{Positions, broadcast_strides, long_rows};
+use super::scalar::{Positions, broadcast_strides, extend, long_rows, vectorized};
 use super::{OpError, Operation, arity, checked, infer_of};
 use crate::derive::{Adjoint, Derivatives, Differentiable};
 use crate::{DType, Element, Stage, Tensor, Type, broadcast_shapes, with_data};
@@ -49,8 +51,8 @@ impl Operation for Select {
         let [by_c, by_a, by_b] = [0, 1, 2].map(|i| strides[i].clone());
         let (extents, strides) = long_rows(&shape, [by_c, by_a, by_b]);
         let (n, outer) = extents.split_last().map_or((1, &[][..]), |(&n, o)| (n, o));
-        let [step_c, step_a, step_b] =
-            [0, 1, 2].map(|i| strides[i].last().map_or(0, |&s| s as usize));
+        let [long_c, long_a, long_b] =
+            [0, 1, 2].map(|i| strides[i].last().is_some_and(|&s| s != 0));
         let [starts_c, starts_a, starts_b] =
             [0, 1, 2].map(|i| Positions::new(outer, &strides[i], 0));
         let condition = inputs[0].as_slice::<bool>();
@@ -58,14 +60,38 @@ impl Operation for Select {
             let b = same(a, inputs[2]);
             let mut elements = Vec::with_capacity(shape.iter().product());
             for (c, (i, j)) in starts_c.zip(starts_a.zip(starts_b)).take_while(|_| n > 0) {
-                elements.extend((0..n).map(|k| match condition[c + k * step_c] {
-                    true => a[i + k * step_a],
-                    false => b[j + k * step_b],
-                }));
+                if long_c {
+                    let sides = [(&a[i..], long_a), (&b[j..], long_b)];
+                    choose(&mut elements, &condition[c..][..n], sides);
+                } else if condition[c] {
+                    extend(&mut elements, &a[i..], n, long_a);
+                } else {
+                    extend(&mut elements, &b[j..], n, long_b);
+                }
             }
             Tensor::new(shape.clone(), elements)
         }))
     }
+}
+
+/// Appends the elements of the first side where the condition holds, else those of the second; a side that is not long
+/// gives its first one always.
+fn choose<T: Element>(result: &mut Vec<T>, condition: &[bool], sides: [(&[T], bool); 2]) {
+    let [(a, long_a), (b, long_b)] = sides;
+    let (c, first_a, first_b) = (condition.iter(), a[0], b[0]);
+    vectorized(|| match (long_a, long_b) {
+        (true, true) => result.extend(
+            c.zip(a.iter().zip(b))
+                .map(|(&c, (&a, &b))| select_unpredictable(c, a, b)),
+        ),
+        (true, false) => {
+            result.extend(c.zip(a).map(|(&c, &a)| select_unpredictable(c, a, first_b)))
+        }
+        (false, true) => {
+            result.extend(c.zip(b).map(|(&c, &b)| select_unpredictable(c, first_a, b)))
+        }
+        (false, false) => result.extend(c.map(|&c| select_unpredictable(c, first_a, first_b))),
+    });
 }
 
 /// The elements of `b`, of the type that `x` has.
