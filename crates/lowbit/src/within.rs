@@ -256,7 +256,7 @@ fn check_budget(budget: &Budget, found: &Found) -> Result<(), Error> {
         .given()
         .filter(|(bound, limit)| found.of(*bound) > *limit * (1.0 + ROUNDING))
         .map(|(bound, limit)| {
-            let least = found.of(bound);
+            let least = bound.least(found.of(bound));
             format!("{bound} {limit} was asked for, {least} is the smallest that can be had")
         })
         .collect();

@@ -93,6 +93,26 @@ impl Budget {
         }
     }
 
+    /// What the flag counts.
+    pub fn unit_name(self) -> &'static str {
+        match self {
+            Self::Bits => "bits",
+            Self::Bops => "bit operations",
+            Self::Latency => "ms",
+            Self::Size | Self::ObjectSize | Self::Ram => "bytes",
+        }
+    }
+
+    /// A least value in units of the flag, with few enough digits to be typed: rounded up, so that it can be had.
+    pub fn least(self, value: f64) -> String {
+        let parts = match self {
+            Self::Bits | Self::Latency => 1e4,
+            Self::Size | Self::Bops | Self::ObjectSize | Self::Ram => 1.0,
+        };
+        let value = (value * parts * (1.0 - 1e-9)).ceil() / parts;
+        format!("{value} {}", self.unit_name())
+    }
+
     /// How many units of cost make one unit of the flag: all weights for `--bits`, 1000 microseconds for `--latency`.
     pub fn unit(self, layers: &[SensitiveLayer]) -> f64 {
         match self {

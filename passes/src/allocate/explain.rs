@@ -52,10 +52,13 @@ impl fmt::Display for Least {
         } = self;
         write!(
             f,
-            "{budget} {asked} was asked for, {alone} is the smallest that can be had"
+            "{budget} {asked} was asked for, {} is the smallest that can be had",
+            budget.least(*alone)
         )?;
         match self.with_others {
-            Some(least) if least > *alone => write!(f, ", {least} within the other budgets")?,
+            Some(least) if least > *alone => {
+                write!(f, ", {} within the other budgets", budget.least(least))?;
+            }
             _ => {}
         }
         let share = |(name, share): &(String, f64)| format!("'{name}' ({:.0} %)", 100.0 * share);

@@ -353,6 +353,17 @@ fn an_infeasible_budget_names_the_least_that_can_be_met() {
             Err(Refusal::Infeasible(_))
         ));
         assert_eq!(least.layers.len(), 3);
+        let told = least.budget.least(least.alone);
+        let (number, unit) = told.split_once(' ').unwrap();
+        assert_eq!(unit, least.budget.unit_name());
+        assert!(number.len() <= 6, "{told}");
+        let typed = Limits::default().with(least.budget, number.parse().ok());
+        allocate(&table, &typed, &[]).unwrap();
+        assert!(
+            why.to_string()
+                .contains(&format!(", {told} is the smallest")),
+            "{why}"
+        );
     }
 }
 
