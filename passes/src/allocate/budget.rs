@@ -109,7 +109,7 @@ impl Budget {
             Self::Bits | Self::Latency => 1e4,
             Self::Size | Self::Bops | Self::ObjectSize | Self::Ram => 1.0,
         };
-        let value = (value * parts * (1.0 - 1e-9)).ceil() / parts;
+        let value = (value * parts * (1.0 - ROUNDING)).ceil() / parts;
         format!("{value} {}", self.unit_name())
     }
 

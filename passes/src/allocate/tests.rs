@@ -368,6 +368,12 @@ fn an_infeasible_budget_names_the_least_that_can_be_met() {
 }
 
 #[test]
+fn a_least_that_is_whole_is_told_to_the_last_digit() {
+    let told = Budget::Bops.least(12_345_678_901.0);
+    assert_eq!(told, "12345678901 bit operations");
+}
+
+#[test]
 fn faults_of_the_table_name_the_layer() {
     let mut r = Random(2);
     let good = noisy(&mut r, 3, 3);
