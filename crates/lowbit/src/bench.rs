@@ -22,6 +22,8 @@ pub struct LayerTime {
     pub kernel: String,
     /// Median microseconds.
     pub median_us: f64,
+    /// Least microseconds.
+    pub min_us: f64,
     /// Microseconds that the target's cost numbers predict.
     pub predicted_us: f64,
     /// Multiply-accumulates.
@@ -223,11 +225,12 @@ pub(crate) fn fill(
         Some(module) => {
             progress.step("time", 0, 0);
             let mut state = State::new(&module, report);
-            let whole = median(timed(|| state.run(&module)));
+            let whole = median(&timed(|| state.run(&module)));
             if let Some(threads) = report.reproduce.threads {
-                shared = Some(median(on_threads(threads, &module, &mut state)?));
+                shared = Some(median(&on_threads(threads, &module, &mut state)?));
             }
-            (whole, call_times(compiled)?, "measured")
+            let calls = call_times(compiled)?.iter().map(|t| median(t)).collect();
+            (whole, calls, "measured")
         }
         None => {
             let calls = call_us(&compiled.lowered.program, &compiled.target);
@@ -251,12 +254,12 @@ pub(crate) fn fill(
     Ok(())
 }
 
-fn median(ascending: Vec<f64>) -> f64 {
+fn median(ascending: &[f64]) -> f64 {
     ascending[ascending.len() / 2]
 }
 
-/// Median microseconds of each call, on the same program built with an entry for single calls.
-fn call_times(compiled: &Compiled) -> Result<Vec<f64>, Error> {
+/// Microseconds of each call, ascending, on the same program built with an entry for single calls.
+fn call_times(compiled: &Compiled) -> Result<Vec<Vec<f64>>, Error> {
     let report = &compiled.artefact.report;
     let steps = lowbit_llvm::Options {
         debug_steps: true,
@@ -274,11 +277,10 @@ fn call_times(compiled: &Compiled) -> Result<Vec<f64>, Error> {
             times.push(before.elapsed().as_secs_f64() * 1e6);
         }
     }
-    let ordered = all.into_iter().map(|mut times| {
+    for times in &mut all {
         times.sort_by(f64::total_cmp);
-        median(times)
-    });
-    Ok(ordered.collect())
+    }
+    Ok(all)
 }
 
 fn by_layer(report: &Report, progress: &dyn Progress) -> Result<Vec<LayerTime>, Error> {
@@ -289,13 +291,13 @@ fn by_layer(report: &Report, progress: &dyn Progress) -> Result<Vec<LayerTime>, 
     let compiled = crate::compile(&options, progress)?;
     let times = call_times(&compiled)?;
     let predicted = call_us(&compiled.lowered.program, &compiled.target);
-    let calls = times.into_iter().zip(predicted).enumerate();
+    let calls = times.iter().zip(predicted).enumerate();
     Ok(calls
-        .map(|(call, (median_us, predicted_us))| layer(&compiled, call, median_us, predicted_us))
+        .map(|(call, (times, predicted_us))| layer(&compiled, call, times, predicted_us))
         .collect())
 }
 
-fn layer(compiled: &Compiled, call: usize, median_us: f64, predicted_us: f64) -> LayerTime {
+fn layer(compiled: &Compiled, call: usize, times: &[f64], predicted_us: f64) -> LayerTime {
     let (program, report) = (&compiled.lowered.program, &compiled.artefact.report);
     let call = &program.calls[call];
     let kernel = &program.kernels[call.kernel];
@@ -304,10 +306,12 @@ fn layer(compiled: &Compiled, call: usize, median_us: f64, predicted_us: f64) ->
     let macs = known.map_or(0, |l| l.macs);
     let resident = program.consts.len() + program.arena_bytes;
     let ceiling = ceiling(kernel, macs, resident, &compiled.target);
+    let median_us = median(times);
     LayerTime {
         name: call.label.clone(),
         kernel: kernel.name.clone(),
         median_us,
+        min_us: times[0],
         predicted_us,
         macs,
         gmac_per_s: rate(median_us, macs),

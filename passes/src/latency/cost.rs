@@ -103,6 +103,8 @@ fn unit(at: &Addr, pitch: i64) -> u64 {
 #[derive(Clone, Copy, Default)]
 struct Work {
     arithmetic: u64,
+    /// Products of tiles and what reads their sums.
+    tiles: u64,
     memory: u64,
     /// Loops inside, which nothing overlaps.
     inner: u64,
@@ -110,7 +112,7 @@ struct Work {
 
 impl Work {
     fn time(self) -> u64 {
-        self.arithmetic.max(self.memory) + self.inner
+        self.arithmetic.max(self.memory).max(self.tiles) + self.inner
     }
 }
 
@@ -140,7 +142,7 @@ impl Walk<'_> {
                     self.touch(at, self.types[v]);
                     let tile = self.costs.tile.filter(|_| self.sums.contains(v));
                     match tile {
-                        Some(tile) => work.arithmetic += tile.store,
+                        Some(tile) => work.tiles += tile.store,
                         None => work.memory += self.vectors(self.types[v]) * self.costs.store,
                     }
                 }
@@ -224,7 +226,7 @@ impl Walk<'_> {
                 }
             }
             OpCode::Dot4Tile => {
-                work.arithmetic += self.tile_product(op);
+                work.tiles += self.tile_product(op);
                 self.sums.insert(v);
             }
             OpCode::Splat if self.loaded.contains(&op.args[0]) => {}

@@ -6,7 +6,7 @@
 
 use lowbit_ir::Tensor;
 use lowbit_ir::ops::{Epilogue, IntConv};
-use lowbit_kernel::{Addr, BufId, Builder, Role, Type, Val};
+use lowbit_kernel::{Addr, BufId, Builder, LoopVar, Role, Type, Val};
 use lowbit_num::Format;
 
 use super::conv_pack::{Packed, Reduction, together};
@@ -28,7 +28,7 @@ pub(crate) fn lower(
 }
 
 /// Weight bytes of a block of channels that stay in the first-level cache while all pixels pass.
-const PANEL: usize = 24 * 1024;
+pub(super) const PANEL: usize = 24 * 1024;
 
 /// Weights may grow by this part for the sake of narrow sums.
 const MOST_EXTRAS: usize = 4;
@@ -106,7 +106,7 @@ impl<'a> Conv<'a> {
         }
         let size = [y.shape[1], y.shape[2]];
         let weights = operands[1].constant.expect("weights are constant");
-        let pitch = x.strides[2].unsigned_abs() * op.stride[1];
+        let pitch = [0, 1].map(|a| x.strides[1 + a].unsigned_abs() * op.stride[a]);
         let reads = (reduction, pitch, slack);
         let (dot, shape, packed, reduction) = form(weights, op, size, reads, machine);
         Self {
@@ -194,17 +194,14 @@ impl<'a> Conv<'a> {
             (self.op.groups, self.group_strides(finish)),
         ];
         nest(b, &outer, start, &mut |b, start| {
-            let channels_first = self.channels_first() || buffers.panel.is_some();
-            if channels_first {
+            if self.dot == Dot::Tile {
+                return self.tiles(b, start, buffers.panel, finish);
+            }
+            let channels_first = self.packed.panel * self.shape.vectors <= PANEL;
+            if channels_first || buffers.panel.is_some() {
                 self.channel_blocks(b, start, finish, &mut |b, start, vectors| {
                     let start = &self.unpacked(b, start, buffers.panel, vectors.count);
                     self.block(b, start, vectors, finish);
-                });
-            } else if self.dot == Dot::Tile {
-                self.tiles(b, start, &mut |b, start, tiles| {
-                    self.channel_blocks(b, start, finish, &mut |b, start, vectors| {
-                        self.products(b, start, tiles, vectors, finish);
-                    });
                 });
             } else {
                 self.pixels(b, start, &mut |b, start, size| {
@@ -216,21 +213,13 @@ impl<'a> Conv<'a> {
         });
     }
 
-    /// Whether a block of channels passes over all pixels before the next one does. Tiles do so unless all weights of the layer are few.
-    fn channels_first(&self) -> bool {
-        match self.dot {
-            Dot::Tile => self.packed.bytes.len() > PANEL,
-            _ => self.packed.panel * self.shape.vectors <= PANEL,
-        }
-    }
-
     /// Whether weights are used from a work space.
     fn unpacks(&self) -> bool {
         self.op.weights != Format::Int8 || self.dot == Dot::Words
     }
 
     /// Unpacks a block of weights, where they are packed; the same place with its weights there.
-    fn unpacked(
+    pub(super) fn unpacked(
         &self,
         b: &mut Builder,
         start: &Start,
@@ -310,60 +299,54 @@ impl<'a> Conv<'a> {
         finish: &Finish<'_>,
         body: &mut dyn FnMut(&mut Builder, &Start, Vectors),
     ) {
+        for part in self.channel_parts(finish.constants) {
+            let first = start.moved(&part.first);
+            nest(b, &[(part.trips, part.step)], first, &mut |b, s| {
+                body(b, s, part.vectors);
+            });
+        }
+    }
+
+    /// All blocks of channels; the one with an incomplete vector is apart.
+    pub(super) fn channel_parts(&self, constants: &Constants) -> Vec<ChannelBlocks> {
         let lanes = usize::from(self.machine.lanes);
         let whole = self.channels / lanes;
         let tail = self.channels % lanes;
         let vectors = self.channels.div_ceil(lanes);
+        let strides = |vectors: usize| Strides {
+            w: (vectors * self.packed.vector) as i64,
+            y: (vectors * lanes * self.y.dtype.bytes()) as i64,
+            r: (vectors * lanes * self.r_bytes()) as i64,
+            constants: (vectors * constants.vector) as i64,
+            x: 0,
+        };
+        let mut all = Vec::new();
         for part in tile::parts(vectors, self.shape.vectors) {
-            let last = part.first + part.size * part.count;
-            // the block with the incomplete vector is written apart
-            let partial = tail > 0 && last > whole;
+            let partial = tail > 0 && part.first + part.size * part.count > whole;
             let trips = part.count - usize::from(partial);
-            let at = |first: usize| {
-                Strides::channels(
-                    first * lanes,
-                    first * self.packed.vector,
-                    first * finish.constants.vector,
-                    [self.y.dtype.bytes(), self.r_bytes()],
-                )
-            };
-            let step = Strides::channels(
-                part.size * lanes,
-                part.size * self.packed.vector,
-                part.size * finish.constants.vector,
-                [self.y.dtype.bytes(), self.r_bytes()],
-            );
-            let full = Vectors {
-                count: part.size,
-                last: lanes,
-            };
-            nest(
-                b,
-                &[(trips, step)],
-                start.moved(&at(part.first)),
-                &mut |b, s| body(b, s, full),
-            );
-            if partial {
-                let first = part.first + part.size * trips;
-                body(
-                    b,
-                    &start.moved(&at(first)),
-                    Vectors {
+            let mut add = |trips, first, last| {
+                all.push(ChannelBlocks {
+                    trips,
+                    first: strides(first),
+                    step: strides(part.size),
+                    vectors: Vectors {
                         count: part.size,
-                        last: tail,
+                        last,
                     },
-                );
+                });
+            };
+            if trips > 0 {
+                add(trips, part.first, lanes);
+            }
+            if partial {
+                add(1, part.first + part.size * trips, tail);
             }
         }
+        all
     }
 
     /// A block of channels of all pixels.
     fn block(&self, b: &mut Builder, start: &Start, vectors: Vectors, finish: &Finish<'_>) {
-        if self.dot == Dot::Tile {
-            return self.tiles(b, start, &mut |b, start, tiles| {
-                self.products(b, start, tiles, vectors, finish);
-            });
-        }
         self.pixels(b, start, &mut |b, start, size| {
             self.tile(b, start, size, vectors, finish);
         });
@@ -584,24 +567,44 @@ pub(super) struct Vectors {
     pub(super) last: usize,
 }
 
+/// Blocks of channels that differ in their places only.
+pub(super) struct ChannelBlocks {
+    pub(super) trips: usize,
+    pub(super) first: Strides,
+    pub(super) step: Strides,
+    pub(super) vectors: Vectors,
+}
+
 /// How far a step of a loop moves in each buffer.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Strides {
     pub(super) x: i64,
-    w: i64,
+    pub(super) w: i64,
     pub(super) y: i64,
     pub(super) r: i64,
     constants: i64,
 }
 
 impl Strides {
-    fn channels(channels: usize, w: usize, constants: usize, [y, r]: [usize; 2]) -> Self {
+    /// Both moves.
+    pub(super) fn and(&self, other: &Self) -> Self {
         Self {
-            x: 0,
-            w: w as i64,
-            y: (channels * y) as i64,
-            r: (channels * r) as i64,
-            constants: constants as i64,
+            x: self.x + other.x,
+            w: self.w + other.w,
+            y: self.y + other.y,
+            r: self.r + other.r,
+            constants: self.constants + other.constants,
+        }
+    }
+
+    /// The move `n` times.
+    pub(super) fn times(&self, n: i64) -> Self {
+        Self {
+            x: n * self.x,
+            w: n * self.w,
+            y: n * self.y,
+            r: n * self.r,
+            constants: n * self.constants,
         }
     }
 }
@@ -614,6 +617,18 @@ impl Start {
             y: self.y.clone().plus(by.y),
             r: self.r.clone().map(|r| r.plus(by.r)),
             constants: self.constants.clone().plus(by.constants),
+            sums: self.sums.clone(),
+        }
+    }
+
+    /// Moved by a step in each trip of a loop.
+    pub(super) fn stepped(&self, i: LoopVar, step: &Strides) -> Self {
+        Self {
+            x: self.x.clone().step(i, step.x),
+            w: self.w.clone().step(i, step.w),
+            y: self.y.clone().step(i, step.y),
+            r: self.r.clone().map(|r| r.step(i, step.r)),
+            constants: self.constants.clone().step(i, step.constants),
             sums: self.sums.clone(),
         }
     }
@@ -634,15 +649,7 @@ pub(super) fn nest(
         1 => nest(b, rest, start, body),
         _ => {
             b.for_(*trips as u32, &[], |b, i, _| {
-                let moved = Start {
-                    x: start.x.clone().step(i, step.x),
-                    w: start.w.clone().step(i, step.w),
-                    y: start.y.clone().step(i, step.y),
-                    r: start.r.clone().map(|r| r.step(i, step.r)),
-                    constants: start.constants.clone().step(i, step.constants),
-                    sums: start.sums.clone(),
-                };
-                nest(b, rest, moved, body);
+                nest(b, rest, start.stepped(i, step), body);
                 Vec::new()
             });
         }
@@ -650,12 +657,12 @@ pub(super) fn nest(
 }
 
 /// The way to sum that is estimated to be the fastest, with its tile and weights. What is read of the operand is given by its
-/// reduction, the bytes between the pixels of neighbours and the bytes behind it that may be read.
+/// reduction, the bytes between rows and between pixels of neighbours and the bytes behind it that may be read.
 fn form(
     weights: &Tensor,
     op: &IntConv,
     size: [usize; 2],
-    (reduction, pitch, slack): (Reduction, usize, usize),
+    (reduction, pitch, slack): (Reduction, [usize; 2], usize),
     machine: &Machine,
 ) -> (Dot, Shape, Packed, Reduction) {
     let channels = weights.shape()[0] / op.groups;

@@ -96,6 +96,17 @@ impl Reduction {
         (rest > 0).then_some((run - 1, run, rest))
     }
 
+    /// Chunks of a run.
+    pub(crate) fn run_chunks(&self) -> usize {
+        self.run_steps() / self.chunk()
+    }
+
+    /// Where each run starts, in bytes from the first.
+    pub(crate) fn run_starts(&self) -> Vec<usize> {
+        let runs = self.steps() / self.run_steps();
+        (0..runs).map(|run| self.offset(run, 0)).collect()
+    }
+
     /// Steps of the whole sum.
     pub(crate) fn steps(&self) -> usize {
         let [kh, kw, _] = self.kernel;

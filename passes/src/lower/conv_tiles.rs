@@ -1,30 +1,34 @@
 //! Convolutions by products of matrix tiles: sixteen pixels by sixteen channels, 64 bytes of a run at a time.
 //!
-//! A tile of the operand is read in place, a row for each pixel, since neighbouring pixels lie equally far apart. A tile of
-//! weights is read from the order that vectors use, a row for each step. Up to four tiles of sums are kept at a time: two by
-//! two, or four of pixels where these are all. They pass through a small work space to the vectors that make codes of them.
+//! A tile of the operand is read in place, a row for each pixel, since neighbouring pixels lie equally far apart; where the
+//! image is narrow a tile spans several of its rows and what lies between them. A tile of weights is read from the order that
+//! vectors use, a row for each step. Up to four tiles of sums are kept at a time: two by two, or four of pixels where these
+//! are few. This file chooses how a layer is cut into such blocks, and their order; [`super::conv_blocks`] writes one.
 
-use lowbit_kernel::{Builder, Type, Val};
+use lowbit_kernel::{BufId, Builder};
 use lowbit_num::Format;
 use lowbit_targets::TileCosts;
 
-use super::conv::{Conv, Start, Vectors, nest};
+use super::conv::{ChannelBlocks, Conv, PANEL, Start, Strides, Vectors, nest};
+use super::conv_blocks::Done;
 use super::conv_pack::Reduction;
 use super::epilogue::Finish;
-use super::tile::{self, Dot, Shape};
+use super::tile::{Dot, Shape};
 
 /// Most rows of a tile, and steps of four bytes in a row.
-const MOST: usize = 16;
+pub(super) const MOST: usize = 16;
 /// Bytes of a row of sums: sixteen channels.
-const ROW: usize = 64;
+pub(super) const ROW: usize = 64;
 /// Bytes that the work space has for a tile of sums.
-const SUMS: usize = MOST * ROW;
+pub(super) const SUMS: usize = MOST * ROW;
 /// Tiles of sums at a time; the other four registers hold factors.
 const BLOCK: usize = 4;
 /// Quarters of a cycle that making codes of a vector of sums takes.
-const FINISH: u64 = 18;
-/// Pixels whose codes are stored together.
-const TOGETHER: usize = 4;
+const FINISH: u64 = 14;
+/// Blocks that are written one by one inside a loop over others.
+const FEW: usize = 4;
+/// Bytes of a layer's weights that stay in the second-level cache beside the pixels.
+const NEAR: usize = 1280 * 1024;
 
 /// What the choice of tiles depends on besides their costs.
 pub(super) struct Layer<'a> {
@@ -33,58 +37,137 @@ pub(super) struct Layer<'a> {
     /// Vectors of its channels.
     pub(super) vectors: usize,
     pub(super) reduction: &'a Reduction,
-    /// Bytes between the operand's pixels for neighbours of the output.
-    pub(super) pitch: usize,
+    /// Bytes between the operand's rows and between its pixels for neighbours of the output.
+    pub(super) pitch: [usize; 2],
     /// Bytes behind the operand that may be read.
     pub(super) slack: usize,
     pub(super) format: Format,
 }
 
+/// How pixels are cut into tiles.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Cut {
+    /// Image rows of a tile, and pixels of each.
+    rows: usize,
+    columns: usize,
+    /// Rows of the tile from one image row to the next.
+    apart: usize,
+}
+
+impl Cut {
+    fn of([height, width]: [usize; 2], [row, pixel]: [usize; 2]) -> Self {
+        let apart = if row % pixel.max(1) == 0 {
+            row / pixel.max(1)
+        } else {
+            0
+        };
+        if apart >= width && 2 * width <= MOST {
+            let rows = (1 + (MOST - width) / apart).min(height);
+            return Self {
+                rows,
+                columns: width,
+                apart,
+            };
+        }
+        let columns = width.div_ceil(width.div_ceil(MOST));
+        Self {
+            rows: 1,
+            columns,
+            apart,
+        }
+    }
+
+    /// Rows of a tile.
+    fn lines(&self) -> usize {
+        (self.rows - 1) * self.apart + self.columns
+    }
+
+    fn tiles(&self, [height, width]: [usize; 2]) -> usize {
+        height.div_ceil(self.rows) * width.div_ceil(self.columns)
+    }
+}
+
 /// The tiles of a layer: estimated quarters of a cycle, and the sum in chunks. `None` where the sum in chunks would read
 /// more behind its operand than it may.
 pub(super) fn choose(layer: &Layer<'_>, costs: &TileCosts) -> Option<(u64, Shape, Reduction)> {
-    let Layer {
-        size,
-        vectors,
-        reduction,
-        pitch,
-        slack,
-        format,
-    } = *layer;
-    let chunked = reduction.chunked(MOST);
+    let chunked = layer.reduction.chunked(MOST);
     let pads = chunked.behind() > 0;
-    if chunked.behind() > slack || (pads && !format.admits(0)) || size.contains(&0) {
+    let clean = !pads || layer.format.admits(0);
+    if chunked.behind() > layer.slack || !clean || layer.size.contains(&0) {
         return None;
     }
-    let per_row = size[1].div_ceil(MOST);
-    let columns = size[1].div_ceil(per_row);
-    let wide = if per_row * size[0] <= BLOCK { 1 } else { 2 };
-    let shape = Shape {
-        rows: 1,
-        columns,
-        vectors: wide.min(vectors),
+    let cut = Cut::of(layer.size, layer.pitch);
+    // what is read of several channels is read again for the next ones
+    let wide = if cut.tiles(layer.size) <= 2 * BLOCK {
+        1
+    } else {
+        2
     };
-    let pixels = (per_row * size[0]) as u64;
-    let vectors_of = shape.vectors as u64;
-    let block = BLOCK as u64 / vectors_of;
-    let chunks = (chunked.steps() / chunked.chunk()) as u64;
-    let blocks = pixels.div_ceil(block) * (vectors as u64).div_ceil(vectors_of);
-    let products = pixels * vectors as u64;
-    // tenths of a cycle
-    let row = 4 * chunked.chunk();
-    let unit = 1 << (64 | pitch | row).trailing_zeros();
-    let operand = costs.loading(columns as u64, row as u64, unit);
-    let weights = costs.loading(chunked.chunk() as u64, ROW as u64, 64);
-    let operands = pixels * (vectors as u64).div_ceil(vectors_of);
-    let loads = operands * operand + blocks * vectors_of * weights;
-    let sums = chunks * (products * costs.rows(columns as u64)).max(loads);
-    let tenths = sums + products * costs.store + costs.configure;
-    let finish = products * columns as u64 * FINISH;
-    Some((tenths * 4 / 10 + finish, shape, chunked))
+    let shape = Shape {
+        rows: cut.rows,
+        columns: cut.columns,
+        vectors: wide.min(layer.vectors),
+    };
+    Some((
+        time(layer, &cut, shape.vectors, &chunked, costs),
+        shape,
+        chunked,
+    ))
 }
 
-/// What is done with a block of tiles, given where each begins: row and column.
-type Body<'a> = dyn FnMut(&mut Builder, &Start, &[[usize; 2]]) + 'a;
+/// Estimated quarters of a cycle.
+fn time(layer: &Layer<'_>, cut: &Cut, wide: usize, chunked: &Reduction, costs: &TileCosts) -> u64 {
+    let (tiles, lines) = (cut.tiles(layer.size) as u64, cut.lines() as u64);
+    let (vectors, wide) = (layer.vectors as u64, wide as u64);
+    let blocks = tiles.div_ceil(BLOCK as u64 / wide) * vectors.div_ceil(wide);
+    let products = tiles * vectors;
+    let chunks = (chunked.steps() / chunked.chunk()) as u64;
+    let row = 4 * chunked.chunk();
+    let unit = 1 << (64 | layer.pitch[1] | row).trailing_zeros();
+    let operand = costs.loading(lines, row as u64, unit);
+    let weights = costs.loading(chunked.chunk() as u64, ROW as u64, 64);
+    let loads = tiles * vectors.div_ceil(wide) * operand + blocks * wide * weights;
+    // tenths of a cycle
+    let sums = chunks * (products * costs.rows(lines)).max(loads);
+    let tiled = sums + products * costs.store + costs.configure;
+    let pixels = (layer.size[0] * layer.size[1]) as u64;
+    let finish = pixels * vectors * FINISH * 10 / 4;
+    // codes are made while the next block is summed, but for one block in a few
+    (tiled.max(finish) + tiled.min(finish) / (1 + chunks)) * 4 / 10
+}
+
+/// A tile: where it starts, and its pixels that are not another's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Tile {
+    /// Row and column of its first pixel.
+    pub(super) at: [usize; 2],
+    pub(super) strips: Vec<Strip>,
+}
+
+/// Pixels of a tile that lie in one image row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Strip {
+    /// Row of the tile.
+    pub(super) line: usize,
+    /// Row and column of the first pixel.
+    pub(super) at: [usize; 2],
+    pub(super) pixels: usize,
+}
+
+/// Tiles that are summed at the same time, from a place on.
+#[derive(Clone)]
+pub(super) struct Block {
+    pub(super) from: Strides,
+    pub(super) tiles: Vec<Tile>,
+    pub(super) vectors: Vectors,
+}
+
+/// Blocks one after the other, again and again.
+struct Blocks {
+    trips: usize,
+    step: Strides,
+    blocks: Vec<Block>,
+}
 
 impl Conv<'_> {
     /// Bytes of the work space for sums.
@@ -95,162 +178,303 @@ impl Conv<'_> {
         }
     }
 
-    /// All pixels, a block of tiles at a time; the body is given the row and column, from the start, of the first pixel of
-    /// each. A last tile that would end behind its row starts before the end of the one before.
-    pub(super) fn tiles(&self, b: &mut Builder, start: &Start, body: &mut Body<'_>) {
-        let [height, width] = [self.y.shape[1], self.y.shape[2]];
-        let (pixels, block) = (self.shape.columns, BLOCK / self.shape.vectors);
-        let per_row = width.div_ceil(pixels);
-        let column = |t: usize| (t * pixels).min(width - pixels);
-        let along = |axis: usize, n: usize| self.pixel_strides(axis, n);
-        if per_row < block {
-            for rows in tile::parts(height, block / per_row) {
-                let tiles = (0..rows.size).flat_map(|r| (0..per_row).map(move |t| [r, column(t)]));
-                let tiles: Vec<[usize; 2]> = tiles.collect();
-                let start = start.moved(&along(1, rows.first));
-                let loops = [(rows.count, along(1, rows.size))];
-                nest(b, &loops, start, &mut |b, s| body(b, s, &tiles));
-            }
-            return;
-        }
-        let whole = width / pixels / block;
-        let first: Vec<[usize; 2]> = (0..block).map(|t| [0, column(t)]).collect();
-        let rest: Vec<[usize; 2]> = (whole * block..per_row).map(|t| [0, column(t)]).collect();
-        let rows = [(height, along(1, 1))];
-        nest(b, &rows, start.clone(), &mut |b, start| {
-            let blocks = [(whole, along(2, block * pixels))];
-            nest(b, &blocks, start.clone(), &mut |b, s| body(b, s, &first));
-            for tiles in rest.chunks(block) {
-                body(b, start, tiles);
-            }
-        });
+    fn cut(&self) -> Cut {
+        let along = |axis: usize| self.pixel_strides(axis, 1).x.unsigned_abs() as usize;
+        Cut::of([self.y.shape[1], self.y.shape[2]], [along(1), along(2)])
     }
 
-    /// Codes of a block of tiles.
-    pub(super) fn products(
+    /// Rows of a tile.
+    pub(super) fn lines(&self) -> usize {
+        self.cut().lines()
+    }
+
+    /// All codes of an image and a group.
+    pub(super) fn tiles(
         &self,
         b: &mut Builder,
         start: &Start,
-        tiles: &[[usize; 2]],
-        vectors: Vectors,
+        panel: Option<BufId>,
         finish: &Finish<'_>,
     ) {
-        let pixels = self.shape.columns;
-        let ty = Type::I32.x((pixels * ROW / 4) as u16);
-        let mut init = Vec::new();
-        for _ in tiles {
-            for v in 0..vectors.count {
-                let at = finish.bias_at(&start.constants, v);
-                init.push(b.load_rows(ty, at, pixels, 0));
-            }
+        let parts = self.channel_parts(finish.constants);
+        let blocks: usize = parts.iter().map(|p| p.trips).sum();
+        let pixels = self.pixel_blocks(self.shape.vectors);
+        let passes: usize = pixels.iter().map(|p| p.trips * p.blocks.len()).sum();
+        if panel.is_none() && passes <= FEW {
+            return self.pixels_inside(b, start, &parts, finish);
         }
-        let chunk = self.reduction.chunk();
-        let bytes = (vectors.count * ROW) as i64;
-        let sums = self
-            .reduction
-            .walk(b, &init, chunk, &mut |b, sums, place, _| {
-                let moved = Start {
-                    x: place.apply_x(&start.x),
-                    w: place.apply_w(&start.w, bytes),
-                    ..start.clone()
-                };
-                self.chunk(b, sums, &moved, tiles, vectors.count)
-            });
-        let space = start.sums.as_ref().expect("tiles have a work space");
-        for (k, &sum) in sums.iter().enumerate() {
-            b.store(sum, space.clone().plus((k * SUMS) as i64));
+        if panel.is_none() && self.pixels_first(blocks) {
+            return match blocks <= FEW {
+                true => self.channels_inside(b, start, &parts, finish),
+                false => self.pixels_outside(b, start, &parts, finish),
+            };
         }
-        for (k, &tile) in tiles.iter().enumerate() {
-            for v in 0..vectors.count {
-                let from = ((k * vectors.count + v) * SUMS) as i64;
-                self.finish_tile(b, start, from, tile, (v, vectors), finish);
-            }
-        }
-    }
-
-    /// Adds a chunk of steps. The operand's next tile is loaded behind the first product of the one before.
-    fn chunk(
-        &self,
-        b: &mut Builder,
-        sums: &[Val],
-        start: &Start,
-        tiles: &[[usize; 2]],
-        vectors: usize,
-    ) -> Vec<Val> {
-        let (chunk, pixels) = (self.reduction.chunk(), self.shape.columns);
-        let weights = |b: &mut Builder, v: usize| {
-            let ty = Type::I8.x((chunk * ROW) as u16);
-            let at = start.w.clone().plus((v * ROW) as i64);
-            b.load_rows(ty, at, chunk, (vectors * ROW) as i64)
-        };
-        let operand = |b: &mut Builder, [row, column]: [usize; 2]| {
-            let ty = Type::I8.x((4 * chunk * pixels) as u16);
-            let at = self.pixel_strides(1, row).x + self.pixel_strides(2, column).x;
-            let pitch = self.pixel_strides(2, 1).x;
-            b.load_rows(ty, start.x.clone().plus(at), pixels, pitch)
-        };
-        let mut w = vec![weights(b, 0)];
-        let mut next = Some(operand(b, tiles[0]));
-        w.extend((1..vectors).map(|v| weights(b, v)));
-        let mut result = Vec::with_capacity(sums.len());
-        for k in 0..tiles.len() {
-            let a = next.take().expect("loaded for every tile");
-            for v in 0..vectors {
-                result.push(b.dot4_tile(sums[k * vectors + v], a, w[v]));
-                if v == 0 {
-                    next = tiles.get(k + 1).map(|&tile| operand(b, tile));
-                }
-            }
-        }
-        result
-    }
-
-    /// Makes codes of the tile of sums that lies `from` bytes into the work space.
-    fn finish_tile(
-        &self,
-        b: &mut Builder,
-        start: &Start,
-        from: i64,
-        [row, column]: [usize; 2],
-        (v, vectors): (usize, Vectors),
-        finish: &Finish<'_>,
-    ) {
-        let lanes = usize::from(self.machine.lanes);
-        let ty = Type::I32.x(self.machine.lanes);
-        let valid = match v + 1 == vectors.count {
-            true => vectors.last,
-            false => lanes,
-        };
-        let start = start
-            .moved(&self.pixel_strides(1, row))
-            .moved(&self.pixel_strides(2, column));
-        let space = start.sums.as_ref().expect("tiles have a work space");
-        for part in tile::parts(self.shape.columns, TOGETHER) {
-            let step = self.pixel_strides(2, part.size);
-            let moved = start.moved(&self.pixel_strides(2, part.first));
-            let sums = space.clone().plus(from + (part.first * ROW) as i64);
-            b.for_(part.count as u32, &[], |b, i, _| {
-                let codes: Vec<Val> = (0..part.size)
-                    .map(|p| {
-                        let at = sums.clone().plus((p * ROW) as i64);
-                        b.load(ty, at.step(i, (part.size * ROW) as i64))
-                    })
+        for part in &parts {
+            let first = start.moved(&part.first);
+            nest(b, &[(part.trips, part.step)], first, &mut |b, s| {
+                let s = self.unpacked(b, s, panel, part.vectors.count);
+                let pixels = self.pixel_blocks(part.vectors.count);
+                let all: Vec<Blocks> = pixels
+                    .into_iter()
+                    .map(|p| p.with(&[part.whole()]))
                     .collect();
-                let place = |p: usize| {
-                    let at = self.pixel_strides(2, p);
-                    let channel = v * lanes;
-                    let y = moved.y.clone().plus(at.y);
-                    let y = y.plus((channel * self.y.dtype.bytes()) as i64);
-                    let r = moved.r.clone();
-                    let r = r.map(|r| r.plus(at.r + (channel * self.r_bytes()) as i64));
-                    (y.step(i, step.y), r.map(|r| r.step(i, step.r)))
-                };
-                let (y, r): (Vec<_>, Vec<_>) = (0..part.size).map(place).unzip();
-                let r: Option<Vec<_>> = r.into_iter().collect();
-                finish.store(b, &moved.constants, v, &codes, &y, r.as_deref(), valid);
+                self.chain(b, &s, &all, finish);
+            });
+        }
+    }
+
+    /// Whether all channels of a block of pixels come before the next block of pixels. What is used again and again should stay in
+    /// the first-level cache: the weights of a block of channels, or what a block of pixels reads.
+    fn pixels_first(&self, channels: usize) -> bool {
+        let weights = self.packed.bytes.len() / self.op.groups;
+        let panel = weights / channels.max(1);
+        let [kh, kw] = [
+            self.operands[1].storage.shape[1],
+            self.operands[1].storage.shape[2],
+        ];
+        let spatial = kh * kw > 1;
+        let reads = 2 * self.lines() * (self.reduction.steps() * 4).div_ceil(kw);
+        weights <= PANEL
+            || (!spatial || panel > 3 * PANEL / 2) && weights <= NEAR && reads <= 3 * PANEL / 2
+    }
+
+    /// Loops over blocks of channels, all pixels in each.
+    fn pixels_inside(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        parts: &[ChannelBlocks],
+        finish: &Finish<'_>,
+    ) {
+        let of = |part: &ChannelBlocks| {
+            let pixels = self.pixel_blocks(part.vectors.count);
+            let each = |p: &Blocks, trip: usize| {
+                let by = p.step.times(trip as i64).and(&part.first);
+                p.blocks
+                    .iter()
+                    .map(move |block| block.with(&by, part.vectors))
+                    .collect::<Vec<_>>()
+            };
+            let blocks = pixels
+                .iter()
+                .flat_map(|p| (0..p.trips).flat_map(move |t| each(p, t)));
+            Blocks {
+                trips: part.trips,
+                step: part.step,
+                blocks: blocks.collect(),
+            }
+        };
+        let all: Vec<Blocks> = parts.iter().map(of).collect();
+        self.chain(b, start, &all, finish);
+    }
+
+    /// Loops over blocks of pixels, all channels in each.
+    fn channels_inside(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        parts: &[ChannelBlocks],
+        finish: &Finish<'_>,
+    ) {
+        let channels: Vec<(Strides, Vectors)> =
+            parts.iter().flat_map(ChannelBlocks::each).collect();
+        let pixels = self.pixel_blocks(self.shape.vectors);
+        let all: Vec<Blocks> = pixels.into_iter().map(|p| p.with(&channels)).collect();
+        self.chain(b, start, &all, finish);
+    }
+
+    /// For every block of pixels, loops over blocks of channels.
+    fn pixels_outside(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        parts: &[ChannelBlocks],
+        finish: &Finish<'_>,
+    ) {
+        for pixels in self.pixel_blocks(self.shape.vectors) {
+            nest(
+                b,
+                &[(pixels.trips, pixels.step)],
+                start.clone(),
+                &mut |b, s| {
+                    for block in &pixels.blocks {
+                        let all: Vec<Blocks> = parts
+                            .iter()
+                            .map(|part| Blocks {
+                                trips: part.trips,
+                                step: part.step,
+                                blocks: vec![block.with(&part.first, part.vectors)],
+                            })
+                            .collect();
+                        self.chain(b, s, &all, finish);
+                    }
+                },
+            );
+        }
+    }
+
+    /// Blocks in order; the codes of each are made while the next one is summed.
+    fn chain(&self, b: &mut Builder, start: &Start, all: &[Blocks], finish: &Finish<'_>) {
+        let mut before: Option<Done> = None;
+        for Blocks {
+            trips,
+            step,
+            blocks,
+        } in all
+        {
+            for block in blocks {
+                before = Some(self.products(b, start, block, before, finish));
+            }
+            let last = blocks.last().expect("some blocks");
+            if *trips == 1 {
+                continue;
+            }
+            let second = start.moved(step);
+            b.for_(*trips as u32 - 1, &[], |b, i, _| {
+                let mut before = Done::new(&start.stepped(i, step), last);
+                for block in blocks {
+                    before =
+                        self.products(b, &second.stepped(i, step), block, Some(before), finish);
+                }
                 Vec::new()
             });
+            before = Some(Done::new(
+                &start.moved(&step.times(*trips as i64 - 1)),
+                last,
+            ));
         }
+        if let Some(done) = before {
+            self.finish(b, &done, finish);
+        }
+    }
+
+    /// All pixels in blocks for channels of `wide` vectors each.
+    fn pixel_blocks(&self, wide: usize) -> Vec<Blocks> {
+        let [height, width] = [self.y.shape[1], self.y.shape[2]];
+        let (cut, most) = (self.cut(), BLOCK / wide);
+        let across = width.div_ceil(cut.columns);
+        let tile = |row: usize, t: usize| cut.tile([row, t], [height, width]);
+        let whole = height / cut.rows;
+        let mut all = Vec::new();
+        if cut.rows == 1 && across >= most && height > 1 {
+            let tiles: Vec<Tile> = (0..across).map(|t| tile(0, t)).collect();
+            all.push((height, self.pixel_strides(1, 1), chunks(&tiles, most)));
+            return blocks(all);
+        }
+        if cut.rows == 1 && height == 1 {
+            let full = width / cut.columns / most;
+            let tiles =
+                |range: std::ops::Range<usize>| range.map(|t| tile(0, t)).collect::<Vec<_>>();
+            if full > 0 {
+                let step = self.pixel_strides(2, most * cut.columns);
+                all.push((full, step, vec![tiles(0..most)]));
+            }
+            if full * most < across {
+                all.push((
+                    1,
+                    Strides::default(),
+                    chunks(&tiles(full * most..across), most),
+                ));
+            }
+            return blocks(all);
+        }
+        // several rows of tiles in a block
+        let many = (most / across).max(1);
+        let rows = |range: std::ops::Range<usize>| {
+            range
+                .flat_map(|r| (0..across).map(move |t| (r, t)))
+                .map(|(r, t)| tile(r * cut.rows, t))
+                .collect::<Vec<_>>()
+        };
+        let full = whole / many;
+        if full > 0 {
+            let step = self.pixel_strides(1, many * cut.rows);
+            all.push((full, step, chunks(&rows(0..many), most)));
+        }
+        let rest = rows(full * many..height.div_ceil(cut.rows));
+        if !rest.is_empty() {
+            all.push((1, Strides::default(), chunks(&rest, most)));
+        }
+        blocks(all)
+    }
+}
+
+impl Cut {
+    /// The `t`-th tile across, from an image row on; one that would end behind the last row or column starts before the end of the
+    /// one before.
+    fn tile(&self, [row, t]: [usize; 2], [height, width]: [usize; 2]) -> Tile {
+        let at = [
+            row.min(height - self.rows),
+            (t * self.columns).min(width - self.columns),
+        ];
+        let first = t * self.columns;
+        let strip = |r: usize| Strip {
+            line: (r - at[0]) * self.apart + first - at[1],
+            at: [r, first],
+            pixels: self.columns.min(width - first),
+        };
+        Tile {
+            at,
+            strips: (row..(row + self.rows).min(height)).map(strip).collect(),
+        }
+    }
+}
+
+fn chunks(tiles: &[Tile], most: usize) -> Vec<Vec<Tile>> {
+    tiles.chunks(most).map(<[Tile]>::to_vec).collect()
+}
+
+fn blocks(all: Vec<(usize, Strides, Vec<Vec<Tile>>)>) -> Vec<Blocks> {
+    let block = |tiles| Block {
+        from: Strides::default(),
+        tiles,
+        vectors: Vectors { count: 0, last: 0 },
+    };
+    all.into_iter()
+        .map(|(trips, step, tiles)| Blocks {
+            trips,
+            step,
+            blocks: tiles.into_iter().map(block).collect(),
+        })
+        .collect()
+}
+
+impl Block {
+    /// The same pixels for channels.
+    fn with(&self, by: &Strides, vectors: Vectors) -> Self {
+        Self {
+            from: self.from.and(by),
+            tiles: self.tiles.clone(),
+            vectors,
+        }
+    }
+}
+
+impl Blocks {
+    /// The same pixels for blocks of channels.
+    fn with(&self, channels: &[(Strides, Vectors)]) -> Self {
+        let each = |block: &Block| {
+            channels
+                .iter()
+                .map(|(by, v)| block.with(by, *v))
+                .collect::<Vec<_>>()
+        };
+        Self {
+            trips: self.trips,
+            step: self.step,
+            blocks: self.blocks.iter().flat_map(each).collect(),
+        }
+    }
+}
+
+impl ChannelBlocks {
+    /// The first of these blocks, where it starts.
+    fn whole(&self) -> (Strides, Vectors) {
+        (Strides::default(), self.vectors)
+    }
+
+    fn each(&self) -> impl Iterator<Item = (Strides, Vectors)> + '_ {
+        (0..self.trips).map(|n| (self.first.and(&self.step.times(n as i64)), self.vectors))
     }
 }
 

@@ -127,6 +127,22 @@ impl Finish<'_> {
         self.column(b, constants, v, 0)
     }
 
+    /// What the codes of the `v`-th vector of channels are made with.
+    pub(crate) fn factors(&self, b: &mut Builder, constants: &Addr, v: usize) -> Factors {
+        let scaled = self.op.epilogue != Epilogue::Accumulator;
+        let exact = matches!(self.op.epilogue, Epilogue::Exact { .. });
+        Factors {
+            multiplier: scaled.then(|| self.column(b, constants, v, 1)),
+            shift: exact.then(|| self.column(b, constants, v, 2)),
+        }
+    }
+
+    /// Codes before they are clamped, as `i32`, of a vector of sums; the residual's codes are at `r`.
+    pub(crate) fn code(&self, b: &mut Builder, by: Factors, sum: Val, r: Option<&Addr>) -> Val {
+        let r = r.zip(self.residual);
+        requantized(b, self.op.epilogue, sum, by.multiplier, by.shift, r)
+    }
+
     /// Stores one vector of channels for several pixels; `valid` lanes are channels.
     #[allow(clippy::too_many_arguments, reason = "the places of one store")]
     pub(crate) fn store(
@@ -139,26 +155,21 @@ impl Finish<'_> {
         r: Option<&[Addr]>,
         valid: usize,
     ) {
-        let multiplier =
-            (self.op.epilogue != Epilogue::Accumulator).then(|| self.column(b, constants, v, 1));
-        let shift = matches!(self.op.epilogue, Epilogue::Exact { .. })
-            .then(|| self.column(b, constants, v, 2));
+        let factors = self.factors(b, constants, v);
         let codes: Vec<Val> = sums
             .iter()
             .enumerate()
-            .map(|(p, &sum)| {
-                requantized(
-                    b,
-                    self.op.epilogue,
-                    sum,
-                    multiplier,
-                    shift,
-                    r.map(|r| &r[p]).zip(self.residual),
-                )
-            })
+            .map(|(p, &sum)| self.code(b, factors, sum, r.map(|r| &r[p])))
             .collect();
         store_pixels(b, self.machine, self.op.out, &codes, y, valid);
     }
+}
+
+/// Constants of a vector of channels.
+#[derive(Clone, Copy)]
+pub(crate) struct Factors {
+    multiplier: Option<Val>,
+    shift: Option<Val>,
 }
 
 /// Stores codes of several pixels, a vector of channels each, of which `valid` lanes are channels.
@@ -171,7 +182,7 @@ pub(crate) fn store_pixels(
     valid: usize,
 ) {
     if out.dtype == DType::U8 {
-        return store_bytes(b, machine, out, codes, y, valid);
+        return store_bytes(b, machine, out, codes, y, (1, valid));
     }
     for (&v, at) in codes.iter().zip(y) {
         if valid == usize::from(machine.lanes) {
@@ -186,18 +197,20 @@ pub(crate) fn store_pixels(
     }
 }
 
-/// Packs four pixels at a time: the in-lane interleaving is undone by one permutation of dwords.
-fn store_bytes(
+/// Stores codes of several pixels as bytes, `vectors` vectors of channels each, one pixel after the other; `valid` lanes of the
+/// last one are channels. Four vectors are packed at a time: the in-lane interleaving is undone by one permutation of dwords.
+pub(crate) fn store_bytes(
     b: &mut Builder,
     machine: &Machine,
     out: Codes,
     codes: &[Val],
     y: &[Addr],
-    valid: usize,
+    (vectors, valid): (usize, usize),
 ) {
     let lanes = machine.lanes;
     let quarter = lanes / 4;
-    for (four, y) in codes.chunks(4).zip(y.chunks(4)) {
+    let valid = (vectors - 1) * usize::from(lanes) + valid;
+    for (four, y) in codes.chunks(4).zip(y.chunks(4 / vectors)) {
         let part = |i: usize| four[i.min(four.len() - 1)];
         let mut packed = b.pack4_u8([part(0), part(1), part(2), part(3)]);
         let ty = b.ty(packed);
@@ -218,8 +231,9 @@ fn store_bytes(
         } else {
             b.shuffle(dwords, dwords, &order)
         };
+        let own = vectors as u16 * quarter;
         for (p, at) in y.iter().enumerate() {
-            store_pixel(b, ordered, p as u16 * quarter, quarter, at, valid);
+            store_pixel(b, ordered, p as u16 * own, own, at, valid);
         }
     }
 }

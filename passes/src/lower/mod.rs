@@ -11,6 +11,7 @@ mod broadcast;
 mod check;
 mod concat;
 mod conv;
+mod conv_blocks;
 mod conv_pack;
 mod conv_tiles;
 mod depthwise;

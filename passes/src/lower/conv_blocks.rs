@@ -1,0 +1,320 @@
+//! A block of products of tiles, and the codes of the block before between them.
+//!
+//! Sums pass through a small work space to the vectors that make codes of them. Vectors and tiles have units of their own, so that
+//! codes cost little where they are made between the products of the next block.
+
+use std::collections::VecDeque;
+
+use lowbit_ir::DType;
+use lowbit_kernel::{Addr, Builder, LoopVar, Type, Val};
+
+use super::conv::{Conv, Start, Vectors};
+use super::conv_tiles::{Block, ROW, SUMS, Strip, Tile};
+use super::epilogue::{Factors, Finish, store_bytes, store_pixels};
+use super::tile;
+
+/// Vectors of sums whose codes are stored together.
+const TOGETHER: usize = 4;
+
+/// A block whose sums lie in the work space.
+pub(super) struct Done {
+    start: Start,
+    tiles: Vec<Tile>,
+    vectors: Vectors,
+}
+
+impl Done {
+    pub(super) fn new(start: &Start, block: &Block) -> Self {
+        Self {
+            start: start.moved(&block.from),
+            tiles: block.tiles.clone(),
+            vectors: block.vectors,
+        }
+    }
+
+    /// Pixels whose codes are stored together.
+    fn together(&self) -> usize {
+        TOGETHER / self.vectors.count
+    }
+
+    /// Everything that is to be done.
+    fn units(&self) -> VecDeque<Units> {
+        let mut all = VecDeque::new();
+        for (k, tile) in self.tiles.iter().enumerate() {
+            for &strip in &tile.strips {
+                for part in tile::parts(strip.pixels, self.together()) {
+                    all.push_back(Units {
+                        tile: k,
+                        strip,
+                        first: part.first,
+                        pixels: part.size,
+                        count: part.count,
+                    });
+                }
+            }
+        }
+        all
+    }
+}
+
+/// Groups of pixels of a strip whose codes are stored together: `count` of them, `pixels` each, from `first` on.
+#[derive(Clone, Copy)]
+struct Units {
+    tile: usize,
+    strip: Strip,
+    first: usize,
+    pixels: usize,
+    count: usize,
+}
+
+impl Units {
+    /// Takes some from the front.
+    fn take(&mut self, count: usize) -> Self {
+        let taken = Self { count, ..*self };
+        self.first += count * self.pixels;
+        self.count -= count;
+        taken
+    }
+}
+
+/// The next steps: how many, and what is done in each.
+fn next(units: &mut VecDeque<Units>, quota: usize, most: usize) -> (usize, Vec<Units>) {
+    let mut left = quota;
+    let mut each = Vec::new();
+    while let Some(front) = units.front_mut() {
+        if each.is_empty() && front.count >= quota {
+            let steps = most.min(front.count / quota);
+            let taken = front.take(steps * quota);
+            if front.count == 0 {
+                units.pop_front();
+            }
+            let each = Units {
+                count: quota,
+                ..taken
+            };
+            return (steps, vec![each]);
+        }
+        let n = left.min(front.count);
+        each.push(front.take(n));
+        left -= n;
+        if front.count == 0 {
+            units.pop_front();
+        }
+        if left == 0 {
+            break;
+        }
+    }
+    let steps = if each.is_empty() { most } else { 1 };
+    (steps, each)
+}
+
+impl Conv<'_> {
+    /// Sums of a block, while codes are made of those before.
+    pub(super) fn products(
+        &self,
+        b: &mut Builder,
+        start: &Start,
+        block: &Block,
+        before: Option<Done>,
+        finish: &Finish<'_>,
+    ) -> Done {
+        let done = Done::new(start, block);
+        let ty = Type::I32.x((self.lines() * ROW / 4) as u16);
+        let mut init = Vec::new();
+        for _ in &done.tiles {
+            for v in 0..done.vectors.count {
+                let at = finish.bias_at(&done.start.constants, v);
+                init.push(b.load_rows(ty, at, self.lines(), 0));
+            }
+        }
+        let sums = match before {
+            Some(before) => self.between(b, &init, &done, &before, finish),
+            None => self.alone(b, &init, &done),
+        };
+        let space = done.start.sums.as_ref().expect("tiles have a work space");
+        for (k, &sum) in sums.iter().enumerate() {
+            b.store(sum, space.clone().plus((k * SUMS) as i64));
+        }
+        done
+    }
+
+    fn alone(&self, b: &mut Builder, init: &[Val], done: &Done) -> Vec<Val> {
+        let bytes = (done.vectors.count * ROW) as i64;
+        self.reduction
+            .walk(b, init, self.reduction.chunk(), &mut |b, sums, place, _| {
+                let (x, w) = (
+                    place.apply_x(&done.start.x),
+                    place.apply_w(&done.start.w, bytes),
+                );
+                self.chunk(b, sums, (&x, &w), done)
+            })
+    }
+
+    /// Sums of a block with the making of codes spread over its chunks.
+    fn between(
+        &self,
+        b: &mut Builder,
+        init: &[Val],
+        done: &Done,
+        before: &Done,
+        finish: &Finish<'_>,
+    ) -> Vec<Val> {
+        let factors = before.factors(b, finish);
+        let mut units = before.units();
+        let (starts, chunks, chunk) = (
+            self.reduction.run_starts(),
+            self.reduction.run_chunks(),
+            self.reduction.chunk(),
+        );
+        let all: usize = units.iter().map(|u| u.count).sum();
+        let quota = all.div_ceil(starts.len() * chunks);
+        let bytes = (chunk * done.vectors.count * ROW) as i64;
+        let mut sums = init.to_vec();
+        for (run, &from) in starts.iter().enumerate() {
+            let mut first = 0;
+            while first < chunks {
+                let (steps, each) = next(&mut units, quota, chunks - first);
+                let x = done.start.x.clone().plus((from + 4 * chunk * first) as i64);
+                let w = done
+                    .start
+                    .w
+                    .clone()
+                    .plus((run * chunks + first) as i64 * bytes);
+                sums = b.for_(steps as u32, &sums, |b, i, sums| {
+                    let (x, w) = (x.step(i, 4 * chunk as i64), w.step(i, bytes));
+                    let sums = self.chunk(b, sums, (&x, &w), done);
+                    for u in &each {
+                        self.unit_loop(b, before, u, Some((i, quota)), &factors, finish);
+                    }
+                    sums
+                });
+                first += steps;
+            }
+        }
+        sums
+    }
+
+    /// Makes the codes of a block.
+    pub(super) fn finish(&self, b: &mut Builder, done: &Done, finish: &Finish<'_>) {
+        let factors = done.factors(b, finish);
+        for units in done.units() {
+            self.unit_loop(b, done, &units, None, &factors, finish);
+        }
+    }
+
+    /// Adds a chunk of steps. The operand's next tile is loaded behind the first product of the one before.
+    fn chunk(
+        &self,
+        b: &mut Builder,
+        sums: &[Val],
+        (x, w): (&Addr, &Addr),
+        done: &Done,
+    ) -> Vec<Val> {
+        let (chunk, lines, vectors) = (self.reduction.chunk(), self.lines(), done.vectors.count);
+        let weights = |b: &mut Builder, v: usize| {
+            let ty = Type::I8.x((chunk * ROW) as u16);
+            let at = w.clone().plus((v * ROW) as i64);
+            b.load_rows(ty, at, chunk, (vectors * ROW) as i64)
+        };
+        let operand = |b: &mut Builder, tile: &Tile| {
+            let ty = Type::I8.x((4 * chunk * lines) as u16);
+            let [row, column] = tile.at;
+            let at = self.pixel_strides(1, row).x + self.pixel_strides(2, column).x;
+            b.load_rows(ty, x.clone().plus(at), lines, self.pixel_strides(2, 1).x)
+        };
+        let mut w = vec![weights(b, 0)];
+        let mut next = Some(operand(b, &done.tiles[0]));
+        w.extend((1..vectors).map(|v| weights(b, v)));
+        let mut result = Vec::with_capacity(sums.len());
+        for k in 0..done.tiles.len() {
+            let a = next.take().expect("loaded for every tile");
+            for v in 0..vectors {
+                result.push(b.dot4_tile(sums[k * vectors + v], a, w[v]));
+                if v == 0 {
+                    next = done.tiles.get(k + 1).map(|tile| operand(b, tile));
+                }
+            }
+        }
+        result
+    }
+
+    /// Makes codes of some units, in a trip of a loop that makes as many in each.
+    fn unit_loop(
+        &self,
+        b: &mut Builder,
+        done: &Done,
+        units: &Units,
+        around: Option<(LoopVar, usize)>,
+        factors: &[Factors],
+        finish: &Finish<'_>,
+    ) {
+        let outer = around.map(|(i, n)| (i, n * units.pixels));
+        b.for_(units.count as u32, &[], |b, j, _| {
+            let moves: Vec<_> = outer.into_iter().chain([(j, units.pixels)]).collect();
+            self.unit(b, done, units, &moves, factors, finish);
+            Vec::new()
+        });
+    }
+
+    /// Makes the codes of one unit, so many pixels further on in each trip of the loops around.
+    fn unit(
+        &self,
+        b: &mut Builder,
+        done: &Done,
+        units: &Units,
+        moves: &[(LoopVar, usize)],
+        factors: &[Factors],
+        finish: &Finish<'_>,
+    ) {
+        let (lanes, vectors) = (usize::from(self.machine.lanes), done.vectors.count);
+        let ty = Type::I32.x(self.machine.lanes);
+        let moved = |at: &Addr, pixel: i64| {
+            let step = |at: Addr, &(i, n): &(LoopVar, usize)| at.step(i, n as i64 * pixel);
+            moves.iter().fold(at.clone(), step)
+        };
+        let [row, column] = units.strip.at;
+        let at = self
+            .pixel_strides(1, row)
+            .and(&self.pixel_strides(2, column + units.first));
+        let (start, pixel) = (done.start.moved(&at), self.pixel_strides(2, 1));
+        let y = moved(&start.y, pixel.y);
+        let r = start.r.as_ref().map(|r| moved(r, pixel.r));
+        let line = (units.strip.line + units.first) * ROW;
+        let space = start.sums.as_ref().expect("tiles have a work space");
+        let sums = moved(&space.clone().plus(line as i64), ROW as i64);
+        let mut codes = Vec::new();
+        for p in 0..units.pixels {
+            for v in 0..vectors {
+                let from = (units.tile * vectors + v) * SUMS + p * ROW;
+                let sum = b.load(ty, sums.clone().plus(from as i64));
+                let channel = v * lanes * self.r_bytes();
+                let r = r
+                    .as_ref()
+                    .map(|r| r.clone().plus(p as i64 * pixel.r + channel as i64));
+                codes.push(finish.code(b, factors[v], sum, r.as_ref()));
+            }
+        }
+        let (out, last) = (self.op.out, done.vectors.last);
+        let place = |v: usize| {
+            let channel = (v * lanes * self.y.dtype.bytes()) as i64;
+            let at = |p: usize| y.clone().plus(p as i64 * pixel.y + channel);
+            (0..units.pixels).map(at).collect::<Vec<_>>()
+        };
+        if out.dtype == DType::U8 {
+            return store_bytes(b, self.machine, out, &codes, &place(0), (vectors, last));
+        }
+        for v in 0..vectors {
+            let own: Vec<Val> = codes.iter().skip(v).step_by(vectors).copied().collect();
+            let valid = if v + 1 == vectors { last } else { lanes };
+            store_pixels(b, self.machine, out, &own, &place(v), valid);
+        }
+    }
+}
+
+impl Done {
+    fn factors(&self, b: &mut Builder, finish: &Finish<'_>) -> Vec<Factors> {
+        (0..self.vectors.count)
+            .map(|v| finish.factors(b, &self.start.constants, v))
+            .collect()
+    }
+}
