@@ -80,6 +80,8 @@ pub(super) struct Start {
     pub(super) constants: Addr,
     /// Where tiles of sums are kept on their way to codes.
     pub(super) sums: Option<Addr>,
+    /// Weights that are wanted soon.
+    pub(super) ahead: Addr,
 }
 
 impl<'a> Conv<'a> {
@@ -187,6 +189,7 @@ impl<'a> Conv<'a> {
                 .map(|(b, v)| b.at(v.offset as i64)),
             constants: buffers.constants.at(0),
             sums: buffers.sums.map(|b| b.at(0)),
+            ahead: buffers.w.at(0),
         };
         let images = self.y.shape[0];
         let outer = [
@@ -289,6 +292,7 @@ impl<'a> Conv<'a> {
             y: self.channels as i64 * channel,
             r: (self.channels * self.r_bytes()) as i64,
             constants: finish.constants.group as i64,
+            ahead: self.packed.group as i64,
         }
     }
 
@@ -318,7 +322,7 @@ impl<'a> Conv<'a> {
             y: (vectors * lanes * self.y.dtype.bytes()) as i64,
             r: (vectors * lanes * self.r_bytes()) as i64,
             constants: (vectors * constants.vector) as i64,
-            x: 0,
+            ..Strides::default()
         };
         let mut all = Vec::new();
         for part in tile::parts(vectors, self.shape.vectors) {
@@ -582,7 +586,8 @@ pub(super) struct Strides {
     pub(super) w: i64,
     pub(super) y: i64,
     pub(super) r: i64,
-    constants: i64,
+    pub(super) constants: i64,
+    pub(super) ahead: i64,
 }
 
 impl Strides {
@@ -594,6 +599,7 @@ impl Strides {
             y: self.y + other.y,
             r: self.r + other.r,
             constants: self.constants + other.constants,
+            ahead: self.ahead + other.ahead,
         }
     }
 
@@ -605,6 +611,7 @@ impl Strides {
             y: n * self.y,
             r: n * self.r,
             constants: n * self.constants,
+            ahead: n * self.ahead,
         }
     }
 }
@@ -618,6 +625,7 @@ impl Start {
             r: self.r.clone().map(|r| r.plus(by.r)),
             constants: self.constants.clone().plus(by.constants),
             sums: self.sums.clone(),
+            ahead: self.ahead.clone().plus(by.ahead),
         }
     }
 
@@ -630,6 +638,7 @@ impl Start {
             r: self.r.clone().map(|r| r.step(i, step.r)),
             constants: self.constants.clone().step(i, step.constants),
             sums: self.sums.clone(),
+            ahead: self.ahead.clone().step(i, step.ahead),
         }
     }
 }

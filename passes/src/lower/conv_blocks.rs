@@ -9,10 +9,14 @@ use lowbit_ir::DType;
 use lowbit_kernel::{Addr, Builder, LoopVar, Type, Val};
 
 use super::conv::{Conv, Start, Vectors};
-use super::conv_tiles::{Block, ROW, SUMS, Strip, Tile};
+use super::conv_tiles::{Ahead, Block, LINE, ROW, SUMS, Strip, Tile};
 use super::epilogue::{Factors, Finish, store_bytes, store_pixels};
 use super::tile;
 
+/// Bytes that weights are read ahead where each is used once.
+const STREAM: i64 = 32 * 1024;
+/// What brings a line to the second-level cache.
+const SECOND: u8 = 2;
 /// Vectors of sums whose codes are stored together.
 const TOGETHER: usize = 4;
 
@@ -21,6 +25,7 @@ pub(super) struct Done {
     start: Start,
     tiles: Vec<Tile>,
     vectors: Vectors,
+    ahead: Ahead,
 }
 
 impl Done {
@@ -29,6 +34,7 @@ impl Done {
             start: start.moved(&block.from),
             tiles: block.tiles.clone(),
             vectors: block.vectors,
+            ahead: block.ahead,
         }
     }
 
@@ -127,10 +133,7 @@ impl Conv<'_> {
                 init.push(b.load_rows(ty, at, self.lines(), 0));
             }
         }
-        let sums = match before {
-            Some(before) => self.between(b, &init, &done, &before, finish),
-            None => self.alone(b, &init, &done),
-        };
+        let sums = self.sums(b, &init, &done, before.as_ref(), finish);
         let space = done.start.sums.as_ref().expect("tiles have a work space");
         for (k, &sum) in sums.iter().enumerate() {
             b.store(sum, space.clone().plus((k * SUMS) as i64));
@@ -138,29 +141,17 @@ impl Conv<'_> {
         done
     }
 
-    fn alone(&self, b: &mut Builder, init: &[Val], done: &Done) -> Vec<Val> {
-        let bytes = (done.vectors.count * ROW) as i64;
-        self.reduction
-            .walk(b, init, self.reduction.chunk(), &mut |b, sums, place, _| {
-                let (x, w) = (
-                    place.apply_x(&done.start.x),
-                    place.apply_w(&done.start.w, bytes),
-                );
-                self.chunk(b, sums, (&x, &w), done)
-            })
-    }
-
-    /// Sums of a block with the making of codes spread over its chunks.
-    fn between(
+    /// Sums of a block, with the making of codes spread over its chunks.
+    fn sums(
         &self,
         b: &mut Builder,
         init: &[Val],
         done: &Done,
-        before: &Done,
+        before: Option<&Done>,
         finish: &Finish<'_>,
     ) -> Vec<Val> {
-        let factors = before.factors(b, finish);
-        let mut units = before.units();
+        let factors = before.map(|d| d.factors(b, finish)).unwrap_or_default();
+        let mut units = before.map(Done::units).unwrap_or_default();
         let (starts, chunks, chunk) = (
             self.reduction.run_starts(),
             self.reduction.run_chunks(),
@@ -169,12 +160,18 @@ impl Conv<'_> {
         let all: usize = units.iter().map(|u| u.count).sum();
         let quota = all.div_ceil(starts.len() * chunks);
         let bytes = (chunk * done.vectors.count * ROW) as i64;
+        let near = (done.ahead.lines * LINE) as i64;
+        let ahead = match done.ahead.stream {
+            true => done.start.w.clone().plus(STREAM),
+            false => done.start.ahead.clone(),
+        };
         let mut sums = init.to_vec();
         for (run, &from) in starts.iter().enumerate() {
             let mut first = 0;
             while first < chunks {
                 let (steps, each) = next(&mut units, quota, chunks - first);
                 let x = done.start.x.clone().plus((from + 4 * chunk * first) as i64);
+                let ahead = ahead.clone().plus((run * chunks + first) as i64 * near);
                 let w = done
                     .start
                     .w
@@ -183,7 +180,11 @@ impl Conv<'_> {
                 sums = b.for_(steps as u32, &sums, |b, i, sums| {
                     let (x, w) = (x.step(i, 4 * chunk as i64), w.step(i, bytes));
                     let sums = self.chunk(b, sums, (&x, &w), done);
-                    for u in &each {
+                    for line in 0..done.ahead.lines {
+                        let at = ahead.clone().step(i, near).plus((line * LINE) as i64);
+                        b.prefetch(at, SECOND);
+                    }
+                    for (u, before) in each.iter().zip(before.iter().cycle()) {
                         self.unit_loop(b, before, u, Some((i, quota)), &factors, finish);
                     }
                     sums

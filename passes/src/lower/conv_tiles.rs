@@ -29,6 +29,12 @@ const FINISH: u64 = 14;
 const FEW: usize = 4;
 /// Bytes of a layer's weights that stay in the second-level cache beside the pixels.
 const NEAR: usize = 1280 * 1024;
+/// Bytes of a layer's weights that are brought near before they are wanted.
+const FAR: usize = 32 * 1024;
+/// Passes over the weights among which that can be spread.
+const MANY: usize = 64;
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
 
 /// What the choice of tiles depends on besides their costs.
 pub(super) struct Layer<'a> {
@@ -160,6 +166,15 @@ pub(super) struct Block {
     pub(super) from: Strides,
     pub(super) tiles: Vec<Tile>,
     pub(super) vectors: Vectors,
+    pub(super) ahead: Ahead,
+}
+
+/// Weights that are brought near while a block is summed: cache lines in each of its chunks.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Ahead {
+    pub(super) lines: usize,
+    /// From where the block itself reads on, or else from where the last block of its layer ended.
+    pub(super) stream: bool,
 }
 
 /// Blocks one after the other, again and again.
@@ -196,31 +211,57 @@ impl Conv<'_> {
         panel: Option<BufId>,
         finish: &Finish<'_>,
     ) {
-        let parts = self.channel_parts(finish.constants);
-        let blocks: usize = parts.iter().map(|p| p.trips).sum();
-        let pixels = self.pixel_blocks(self.shape.vectors);
+        let mut parts = self.channel_parts(finish.constants);
+        let channels: usize = parts.iter().map(|p| p.trips).sum();
+        let mut pixels = self.pixel_blocks(self.shape.vectors);
         let passes: usize = pixels.iter().map(|p| p.trips * p.blocks.len()).sum();
         if panel.is_none() && passes <= FEW {
             return self.pixels_inside(b, start, &parts, finish);
         }
-        if panel.is_none() && self.pixels_first(blocks) {
-            return match blocks <= FEW {
-                true => self.channels_inside(b, start, &parts, finish),
-                false => self.pixels_outside(b, start, &parts, finish),
-            };
+        let pixels_first = panel.is_none() && self.pixels_first(channels);
+        let lines = self.lines_ahead(passes);
+        let block =
+            (lines * LINE * self.reduction.run_starts().len() * self.reduction.run_chunks()) as i64;
+        let (by_pixels, by_channels) = match pixels_first {
+            true => (channels as i64 * block, block),
+            false => (block, passes as i64 * block),
+        };
+        read_ahead(&mut pixels, lines, by_pixels);
+        let mut before = 0;
+        for part in &mut parts {
+            part.step.ahead = by_channels;
+            part.first.ahead = before * by_channels;
+            before += part.trips as i64;
         }
-        for part in &parts {
-            let first = start.moved(&part.first);
-            nest(b, &[(part.trips, part.step)], first, &mut |b, s| {
-                let s = self.unpacked(b, s, panel, part.vectors.count);
-                let pixels = self.pixel_blocks(part.vectors.count);
-                let all: Vec<Blocks> = pixels
-                    .into_iter()
-                    .map(|p| p.with(&[part.whole()]))
-                    .collect();
-                self.chain(b, &s, &all, finish);
-            });
+        let start = &start.moved(&Strides {
+            ahead: (self.packed.bytes.len() / self.op.groups) as i64,
+            ..Strides::default()
+        });
+        match (pixels_first, channels <= FEW) {
+            (true, true) => self.channels_inside(b, start, &parts, &pixels, finish),
+            (true, false) => self.pixels_outside(b, start, &parts, &pixels, finish),
+            (false, _) => {
+                for part in &parts {
+                    let first = start.moved(&part.first);
+                    nest(b, &[(part.trips, part.step)], first, &mut |b, s| {
+                        let s = self.unpacked(b, s, panel, part.vectors.count);
+                        let mut pixels = self.pixel_blocks(part.vectors.count);
+                        read_ahead(&mut pixels, lines, by_pixels);
+                        let all: Vec<Blocks> =
+                            pixels.iter().map(|p| p.with(&[part.whole()])).collect();
+                        self.chain(b, &s, &all, finish);
+                    });
+                }
+            }
         }
+    }
+
+    /// Cache lines of the next layer's weights, which follow in memory and are taken to be as many as this layer's, that each chunk
+    /// brings near.
+    fn lines_ahead(&self, passes: usize) -> usize {
+        let far = self.packed.bytes.len() / self.op.groups >= FAR && passes <= MANY;
+        let chunk = self.shape.vectors * self.reduction.chunk();
+        if far { chunk.div_ceil(passes) } else { 0 }
     }
 
     /// Whether all channels of a block of pixels come before the next block of pixels. What is used again and again should stay in
@@ -247,7 +288,11 @@ impl Conv<'_> {
         finish: &Finish<'_>,
     ) {
         let of = |part: &ChannelBlocks| {
-            let pixels = self.pixel_blocks(part.vectors.count);
+            let mut pixels = self.pixel_blocks(part.vectors.count);
+            pixels[0].blocks[0].ahead = Ahead {
+                lines: part.vectors.count * self.reduction.chunk(),
+                stream: true,
+            };
             let each = |p: &Blocks, trip: usize| {
                 let by = p.step.times(trip as i64).and(&part.first);
                 p.blocks
@@ -274,12 +319,12 @@ impl Conv<'_> {
         b: &mut Builder,
         start: &Start,
         parts: &[ChannelBlocks],
+        pixels: &[Blocks],
         finish: &Finish<'_>,
     ) {
         let channels: Vec<(Strides, Vectors)> =
             parts.iter().flat_map(ChannelBlocks::each).collect();
-        let pixels = self.pixel_blocks(self.shape.vectors);
-        let all: Vec<Blocks> = pixels.into_iter().map(|p| p.with(&channels)).collect();
+        let all: Vec<Blocks> = pixels.iter().map(|p| p.with(&channels)).collect();
         self.chain(b, start, &all, finish);
     }
 
@@ -289,9 +334,10 @@ impl Conv<'_> {
         b: &mut Builder,
         start: &Start,
         parts: &[ChannelBlocks],
+        pixels: &[Blocks],
         finish: &Finish<'_>,
     ) {
-        for pixels in self.pixel_blocks(self.shape.vectors) {
+        for pixels in pixels {
             nest(
                 b,
                 &[(pixels.trips, pixels.step)],
@@ -429,6 +475,7 @@ fn blocks(all: Vec<(usize, Strides, Vec<Vec<Tile>>)>) -> Vec<Blocks> {
         from: Strides::default(),
         tiles,
         vectors: Vectors { count: 0, last: 0 },
+        ahead: Ahead::default(),
     };
     all.into_iter()
         .map(|(trips, step, tiles)| Blocks {
@@ -439,6 +486,24 @@ fn blocks(all: Vec<(usize, Strides, Vec<Vec<Tile>>)>) -> Vec<Blocks> {
         .collect()
 }
 
+/// Lets every block read `lines` lines ahead in each chunk, each block `bytes` bytes further on.
+fn read_ahead(pixels: &mut [Blocks], lines: usize, bytes: i64) {
+    let mut before = 0;
+    for Blocks {
+        trips,
+        step,
+        blocks,
+    } in pixels
+    {
+        step.ahead = blocks.len() as i64 * bytes;
+        for (k, block) in blocks.iter_mut().enumerate() {
+            block.ahead.lines = lines;
+            block.from.ahead = (before + k as i64) * bytes;
+        }
+        before += (*trips * blocks.len()) as i64;
+    }
+}
+
 impl Block {
     /// The same pixels for channels.
     fn with(&self, by: &Strides, vectors: Vectors) -> Self {
@@ -446,6 +511,7 @@ impl Block {
             from: self.from.and(by),
             tiles: self.tiles.clone(),
             vectors,
+            ahead: self.ahead,
         }
     }
 }
