@@ -63,6 +63,13 @@ impl Done {
     }
 }
 
+/// The block before, and what its codes are made with.
+struct Earlier<'a> {
+    done: Option<&'a Done>,
+    factors: &'a [Factors],
+    finish: &'a Finish<'a>,
+}
+
 /// Groups of pixels of a strip whose codes are stored together: `count` of them, `pixels` each, from `first` on.
 #[derive(Clone, Copy)]
 struct Units {
@@ -87,7 +94,7 @@ impl Units {
 fn next(units: &mut VecDeque<Units>, quota: usize, most: usize) -> (usize, Vec<Units>) {
     let mut left = quota;
     let mut each = Vec::new();
-    while let Some(front) = units.front_mut() {
+    while let Some(front) = units.front_mut().filter(|_| quota > 0) {
         if each.is_empty() && front.count >= quota {
             let steps = most.min(front.count / quota);
             let taken = front.take(steps * quota);
@@ -114,6 +121,15 @@ fn next(units: &mut VecDeque<Units>, quota: usize, most: usize) -> (usize, Vec<U
     (steps, each)
 }
 
+/// Units in equal parts behind each of `slots` products.
+fn spread(units: &[Units], slots: usize) -> Vec<Vec<Units>> {
+    let all: usize = units.iter().map(|u| u.count).sum();
+    let mut left: VecDeque<Units> = units.iter().copied().collect();
+    let until = |slot: usize| (slot * all).div_ceil(slots);
+    let part = |slot: usize| next(&mut left, until(slot + 1) - until(slot), 1).1;
+    (0..slots).map(part).collect()
+}
+
 impl Conv<'_> {
     /// Sums of a block, while codes are made of those before.
     pub(super) fn products(
@@ -133,32 +149,53 @@ impl Conv<'_> {
                 init.push(b.load_rows(ty, at, self.lines(), 0));
             }
         }
-        let sums = self.sums(b, &init, &done, before.as_ref(), finish);
+        let factors = before
+            .as_ref()
+            .map(|d| d.factors(b, finish))
+            .unwrap_or_default();
+        let earlier = Earlier {
+            done: before.as_ref(),
+            factors: &factors,
+            finish,
+        };
+        let mut units = before.as_ref().map(Done::units).unwrap_or_default();
+        let sums = self.sums(b, &init, &done, &mut units, &earlier);
         let space = done.start.sums.as_ref().expect("tiles have a work space");
+        let each = before.as_ref().map_or(1, |d| d.vectors.count);
         for (k, &sum) in sums.iter().enumerate() {
+            // the place of a tile's sums is free once its codes are made
+            while let Some(own) = units.pop_front_if(|u| u.tile * each <= k) {
+                self.earlier_units(b, &own, None, &earlier);
+            }
             b.store(sum, space.clone().plus((k * SUMS) as i64));
+            let left: usize = units.iter().map(|u| u.count).sum();
+            let (_, some) = next(&mut units, left.div_ceil(sums.len() - k), 1);
+            for own in some {
+                self.earlier_units(b, &own, None, &earlier);
+            }
+        }
+        for own in units {
+            self.earlier_units(b, &own, None, &earlier);
         }
         done
     }
 
-    /// Sums of a block, with the making of codes spread over its chunks.
+    /// Sums of a block. The making of earlier codes is spread over its chunks and the stores after them.
     fn sums(
         &self,
         b: &mut Builder,
         init: &[Val],
         done: &Done,
-        before: Option<&Done>,
-        finish: &Finish<'_>,
+        units: &mut VecDeque<Units>,
+        earlier: &Earlier<'_>,
     ) -> Vec<Val> {
-        let factors = before.map(|d| d.factors(b, finish)).unwrap_or_default();
-        let mut units = before.map(Done::units).unwrap_or_default();
         let (starts, chunks, chunk) = (
             self.reduction.run_starts(),
             self.reduction.run_chunks(),
             self.reduction.chunk(),
         );
         let all: usize = units.iter().map(|u| u.count).sum();
-        let quota = all.div_ceil(starts.len() * chunks);
+        let quota = all.div_ceil(starts.len() * chunks + 1);
         let bytes = (chunk * done.vectors.count * ROW) as i64;
         let near = (done.ahead.lines * LINE) as i64;
         let ahead = match done.ahead.stream {
@@ -169,7 +206,7 @@ impl Conv<'_> {
         for (run, &from) in starts.iter().enumerate() {
             let mut first = 0;
             while first < chunks {
-                let (steps, each) = next(&mut units, quota, chunks - first);
+                let (steps, each) = next(units, quota, chunks - first);
                 let x = done.start.x.clone().plus((from + 4 * chunk * first) as i64);
                 let ahead = ahead.clone().plus((run * chunks + first) as i64 * near);
                 let w = done
@@ -179,20 +216,34 @@ impl Conv<'_> {
                     .plus((run * chunks + first) as i64 * bytes);
                 sums = b.for_(steps as u32, &sums, |b, i, sums| {
                     let (x, w) = (x.step(i, 4 * chunk as i64), w.step(i, bytes));
-                    let sums = self.chunk(b, sums, (&x, &w), done);
-                    for line in 0..done.ahead.lines {
-                        let at = ahead.clone().step(i, near).plus((line * LINE) as i64);
-                        b.prefetch(at, SECOND);
-                    }
-                    for (u, before) in each.iter().zip(before.iter().cycle()) {
-                        self.unit_loop(b, before, u, Some((i, quota)), &factors, finish);
-                    }
-                    sums
+                    let mut slots = spread(&each, sums.len());
+                    self.chunk(b, sums, (&x, &w), done, &mut |b, slot| {
+                        for own in slots[slot].drain(..) {
+                            self.earlier_units(b, &own, Some((i, quota)), earlier);
+                        }
+                        if slot == 0 {
+                            for line in 0..done.ahead.lines {
+                                let at = ahead.clone().step(i, near).plus((line * LINE) as i64);
+                                b.prefetch(at, SECOND);
+                            }
+                        }
+                    })
                 });
                 first += steps;
             }
         }
         sums
+    }
+
+    fn earlier_units(
+        &self,
+        b: &mut Builder,
+        units: &Units,
+        around: Option<(LoopVar, usize)>,
+        earlier: &Earlier<'_>,
+    ) {
+        let done = earlier.done.expect("units belong to a block");
+        self.unit_loop(b, done, units, around, earlier.factors, earlier.finish);
     }
 
     /// Makes the codes of a block.
@@ -203,13 +254,14 @@ impl Conv<'_> {
         }
     }
 
-    /// Adds a chunk of steps. The operand's next tile is loaded behind the first product of the one before.
+    /// Adds a chunk of steps; `between` writes what follows each product.
     fn chunk(
         &self,
         b: &mut Builder,
         sums: &[Val],
         (x, w): (&Addr, &Addr),
         done: &Done,
+        between: &mut dyn FnMut(&mut Builder, usize),
     ) -> Vec<Val> {
         let (chunk, lines, vectors) = (self.reduction.chunk(), self.lines(), done.vectors.count);
         let weights = |b: &mut Builder, v: usize| {
@@ -223,17 +275,33 @@ impl Conv<'_> {
             let at = self.pixel_strides(1, row).x + self.pixel_strides(2, column).x;
             b.load_rows(ty, x.clone().plus(at), lines, self.pixel_strides(2, 1).x)
         };
-        let mut w = vec![weights(b, 0)];
-        let mut next = Some(operand(b, &done.tiles[0]));
-        w.extend((1..vectors).map(|v| weights(b, v)));
-        let mut result = Vec::with_capacity(sums.len());
-        for k in 0..done.tiles.len() {
-            let a = next.take().expect("loaded for every tile");
-            for v in 0..vectors {
-                result.push(b.dot4_tile(sums[k * vectors + v], a, w[v]));
-                if v == 0 {
-                    next = done.tiles.get(k + 1).map(|tile| operand(b, tile));
+        // of the side with fewer tiles all are held, of the other one the next is loaded behind the first product of the one before
+        let (tiles, few) = (done.tiles.len(), vectors <= done.tiles.len());
+        let [held, passing] = if few {
+            [vectors, tiles]
+        } else {
+            [tiles, vectors]
+        };
+        let load = |b: &mut Builder, is_weights: bool, k: usize| match is_weights {
+            true => weights(b, k),
+            false => operand(b, &done.tiles[k]),
+        };
+        let mut own = vec![load(b, few, 0)];
+        let mut next = Some(load(b, !few, 0));
+        own.extend((1..held).map(|k| load(b, few, k)));
+        let mut result = sums.to_vec();
+        for k in 0..passing {
+            let other = next.take().expect("loaded for every tile");
+            for (j, &own) in own.iter().enumerate() {
+                let (at, a, w) = match few {
+                    true => (k * vectors + j, other, own),
+                    false => (j * vectors + k, own, other),
+                };
+                result[at] = b.dot4_tile(sums[at], a, w);
+                if j == 0 {
+                    next = (k + 1 < passing).then(|| load(b, !few, k + 1));
                 }
+                between(b, k * held + j);
             }
         }
         result

@@ -31,6 +31,8 @@ const FEW: usize = 4;
 const NEAR: usize = 1280 * 1024;
 /// Bytes of a layer's weights that are brought near before they are wanted.
 const FAR: usize = 32 * 1024;
+/// Chunks of a short sum.
+const SHORT: usize = 4;
 /// Passes over the weights among which that can be spread.
 const MANY: usize = 64;
 /// Bytes of a cache line.
@@ -103,11 +105,16 @@ pub(super) fn choose(layer: &Layer<'_>, costs: &TileCosts) -> Option<(u64, Shape
         return None;
     }
     let cut = Cut::of(layer.size, layer.pitch);
-    // what is read of several channels is read again for the next ones
-    let wide = if cut.tiles(layer.size) <= 2 * BLOCK {
-        1
-    } else {
-        2
+    let wide = match cut.tiles(layer.size) {
+        // weights pass once or twice
+        ..=8 => 1,
+        // codes fill cache lines, which counts where sums are short
+        _ if layer.vectors >= BLOCK
+            && chunked.run_chunks() * chunked.run_starts().len() <= SHORT =>
+        {
+            BLOCK
+        }
+        _ => 2,
     };
     let shape = Shape {
         rows: cut.rows,
