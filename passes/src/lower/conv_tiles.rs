@@ -32,7 +32,7 @@ const NEAR: usize = 1280 * 1024;
 /// Bytes of a layer's weights that are brought near before they are wanted.
 const FAR: usize = 32 * 1024;
 /// Chunks of a short sum.
-const SHORT: usize = 4;
+const SHORT: usize = 1;
 /// Passes over the weights among which that can be spread.
 const MANY: usize = 64;
 /// Bytes of a cache line.
@@ -107,7 +107,7 @@ pub(super) fn choose(layer: &Layer<'_>, costs: &TileCosts) -> Option<(u64, Shape
     let cut = Cut::of(layer.size, layer.pitch);
     let wide = match cut.tiles(layer.size) {
         // weights pass once or twice
-        ..=8 => 1,
+        n if n <= 2 * BLOCK => 1,
         // codes fill cache lines, which counts where sums are short
         _ if layer.vectors >= BLOCK
             && chunked.run_chunks() * chunked.run_starts().len() <= SHORT =>
@@ -283,7 +283,7 @@ impl Conv<'_> {
         let spatial = kh * kw > 1;
         let reads = 2 * self.lines() * (self.reduction.steps() * 4).div_ceil(kw);
         weights <= PANEL
-            || (!spatial || panel > 3 * PANEL / 2) && weights <= NEAR && reads <= 3 * PANEL / 2
+            || (!spatial || panel > 4 * PANEL) && weights <= NEAR && reads <= 3 * PANEL / 2
     }
 
     /// Loops over blocks of channels, all pixels in each.

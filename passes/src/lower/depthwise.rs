@@ -381,7 +381,7 @@ impl Depthwise<'_> {
                 .map(|part| {
                     let m = column(b, part, 1);
                     let c = (self.table.columns() > 2).then(|| column(b, part, 2));
-                    requantized(b, self.op.epilogue, sums[part], Some(m), c, None)
+                    requantized(b, (self.op.epilogue, false), sums[part], Some(m), c, None)
                 })
                 .collect();
             let mut packed = b.pack4_u8([codes[0], codes[1], codes[2], codes[3]]);

@@ -139,8 +139,9 @@ impl Finish<'_> {
 
     /// Codes before they are clamped, as `i32`, of a vector of sums; the residual's codes are at `r`.
     pub(crate) fn code(&self, b: &mut Builder, by: Factors, sum: Val, r: Option<&Addr>) -> Val {
+        let (epilogue, fused) = (self.op.epilogue, self.machine.native_dot2);
         let r = r.zip(self.residual);
-        requantized(b, self.op.epilogue, sum, by.multiplier, by.shift, r)
+        requantized(b, (epilogue, fused), sum, by.multiplier, by.shift, r)
     }
 
     /// Stores one vector of channels for several pixels; `valid` lanes are channels.
@@ -272,10 +273,10 @@ pub(crate) fn store_some(b: &mut Builder, bytes: Val, first: u16, n: usize, at: 
     }
 }
 
-/// Codes before they are clamped, as `i32`.
+/// Codes before they are clamped, as `i32`. Where `dot2` is one instruction, the residual is added by it.
 pub(crate) fn requantized(
     b: &mut Builder,
-    epilogue: Epilogue,
+    (epilogue, fused): (Epilogue, bool),
     sum: Val,
     multiplier: Option<Val>,
     shift: Option<Val>,
@@ -305,8 +306,15 @@ pub(crate) fn requantized(
                 }
             };
             let m2 = b.constant(ty, m2.into());
-            let scaled = b.mul(codes, m2);
-            let total = b.add(t, scaled);
+            let total = if fused && ty.is_vector() {
+                // m2 is less than 2^15: the upper halves add nothing
+                let words = Type::I16.x(2 * ty.lanes);
+                let (codes, m2) = (b.bitcast(words, codes), b.bitcast(words, m2));
+                b.dot2(t, codes, m2)
+            } else {
+                let scaled = b.mul(codes, m2);
+                b.add(t, scaled)
+            };
             let p = b.constant(ty, p.into());
             b.ashr(total, p)
         }

@@ -1,5 +1,5 @@
 use lowbit_kernel::{OpCode, Scalar, Type};
-use lowbit_targets::{DotSigns, Feature, ResolvedTarget, Rule, TileCosts};
+use lowbit_targets::{DotSigns, Feature, ResolvedTarget, Row, Rule, TileCosts};
 
 /// The few numbers of a target that kernel texts depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +14,8 @@ pub struct Machine {
     pub signed_dot: bool,
     /// Whether `dot2_narrow` and `dot2` of its sums are cheaper than `dot4`.
     pub narrow_dot: bool,
+    /// Whether `dot2` is one instruction.
+    pub native_dot2: bool,
     /// What products of tiles cost, where the target has them.
     pub tile: Option<TileCosts>,
     /// Whether a table of 256 bytes is looked up by a few vector instructions.
@@ -30,8 +32,9 @@ impl Machine {
         } else {
             OpCode::Dot4
         };
+        let is_one = |row: &Row| matches!(row.rule, Rule::Intrinsic { .. });
         let row = target.row(code, Type::I32.x(lanes));
-        let native_dot4 = row.is_some_and(|r| matches!(r.rule, Rule::Intrinsic { .. }));
+        let native_dot4 = row.is_some_and(is_one);
         let narrow = target.row(OpCode::Dot2Narrow, Type::I16.x(2 * lanes));
         Self {
             lanes,
@@ -39,6 +42,7 @@ impl Machine {
             native_dot4,
             signed_dot,
             narrow_dot: narrow.is_some() && !native_dot4 && !signed_dot,
+            native_dot2: (target.row(OpCode::Dot2, Type::I32.x(lanes))).is_some_and(is_one),
             tile: (target.level.costs.tile).filter(|_| target.features.contains(&Feature::AmxInt8)),
             fast_tables: target.row(OpCode::Lut256, Type::I8.x(4 * lanes)).is_some(),
         }

@@ -28,6 +28,7 @@ pub(crate) fn machines() -> Vec<Machine> {
         lanes,
         registers,
         native_dot4,
+        native_dot2: native_dot4 && !signed_dot,
         signed_dot,
         narrow_dot: lanes == 8,
         tile: None,
