@@ -108,11 +108,14 @@ struct Work {
     memory: u64,
     /// Loops inside, which nothing overlaps.
     inner: u64,
+    /// Loops of vectors beside products of tiles.
+    beside: u64,
 }
 
 impl Work {
     fn time(self) -> u64 {
-        self.arithmetic.max(self.memory).max(self.tiles) + self.inner
+        let vectors = self.arithmetic.max(self.memory) + self.beside;
+        vectors.max(self.tiles) + self.inner
     }
 }
 
@@ -131,10 +134,20 @@ struct Walk<'a> {
     pairs: HashSet<Val>,
 }
 
+fn is_product(stmt: &Stmt) -> bool {
+    matches!(stmt, Stmt::Let(_, op) if op.code == OpCode::Dot4Tile)
+}
+
+fn has_tiles(block: &Block) -> bool {
+    let inside = |stmt: &Stmt| matches!(stmt, Stmt::For(f) if has_tiles(&f.body));
+    block.stmts.iter().any(|s| is_product(s) || inside(s))
+}
+
 impl Walk<'_> {
     fn block(&mut self, block: &Block) -> Work {
         let mut work = Work::default();
         let mut prepared = HashSet::new();
+        let tiles = block.stmts.iter().any(is_product);
         for stmt in &block.stmts {
             match stmt {
                 Stmt::Let(v, op) => self.operation(*v, op, &mut work, &mut prepared),
@@ -147,6 +160,7 @@ impl Walk<'_> {
                     }
                 }
                 Stmt::Prefetch(..) => work.memory += self.costs.load,
+                Stmt::For(f) if tiles && !has_tiles(&f.body) => work.beside += self.repeated(f),
                 Stmt::For(f) => work.inner += self.repeated(f),
             }
         }

@@ -6,15 +6,17 @@
 use std::collections::VecDeque;
 
 use lowbit_ir::DType;
-use lowbit_kernel::{Addr, Builder, LoopVar, Type, Val};
+use lowbit_kernel::{Addr, BufId, Builder, LoopVar, Type, Val};
 
 use super::conv::{Conv, Start, Vectors};
 use super::conv_tiles::{Ahead, Block, LINE, ROW, SUMS, Strip, Tile};
 use super::epilogue::{Factors, Finish, store_bytes, store_pixels};
-use super::tile;
+use super::{tile, unpack};
 
 /// Bytes that weights are read ahead where each is used once.
 const STREAM: i64 = 32 * 1024;
+/// Chunks that weights are unpacked before they are used.
+const LEAD: usize = 2;
 /// What brings a line to the second-level cache.
 const SECOND: u8 = 2;
 /// Vectors of sums whose codes are stored together.
@@ -26,6 +28,7 @@ pub(super) struct Done {
     tiles: Vec<Tile>,
     vectors: Vectors,
     ahead: Ahead,
+    panel: Option<(BufId, bool)>,
 }
 
 impl Done {
@@ -35,6 +38,7 @@ impl Done {
             tiles: block.tiles.clone(),
             vectors: block.vectors,
             ahead: block.ahead,
+            panel: block.panel,
         }
     }
 
@@ -141,6 +145,9 @@ impl Conv<'_> {
         finish: &Finish<'_>,
     ) -> Done {
         let done = Done::new(start, block);
+        for chunk in 0..self.chunks().min(LEAD) {
+            self.unpack_part(b, &done, (chunk, None), (0, 1));
+        }
         let ty = Type::I32.x((self.lines() * ROW / 4) as u16);
         let mut init = Vec::new();
         for _ in &done.tiles {
@@ -202,22 +209,29 @@ impl Conv<'_> {
             true => done.start.w.clone().plus(STREAM),
             false => done.start.ahead.clone(),
         };
+        let weights = match done.panel {
+            Some((panel, _)) => panel.at(0),
+            None => done.start.w.clone(),
+        };
         let mut sums = init.to_vec();
         for (run, &from) in starts.iter().enumerate() {
             let mut first = 0;
             while first < chunks {
-                let (steps, each) = next(units, quota, chunks - first);
+                let at = run * chunks + first;
+                let led = (self.chunks().saturating_sub(LEAD)).saturating_sub(at);
+                let most = chunks - first;
+                let (steps, each) = next(units, quota, if led > 0 { most.min(led) } else { most });
                 let x = done.start.x.clone().plus((from + 4 * chunk * first) as i64);
-                let ahead = ahead.clone().plus((run * chunks + first) as i64 * near);
-                let w = done
-                    .start
-                    .w
-                    .clone()
-                    .plus((run * chunks + first) as i64 * bytes);
+                let ahead = ahead.clone().plus(at as i64 * near);
+                let w = weights.clone().plus(at as i64 * bytes);
                 sums = b.for_(steps as u32, &sums, |b, i, sums| {
                     let (x, w) = (x.step(i, 4 * chunk as i64), w.step(i, bytes));
                     let mut slots = spread(&each, sums.len());
+                    let count = sums.len();
                     self.chunk(b, sums, (&x, &w), done, &mut |b, slot| {
+                        if led > 0 {
+                            self.unpack_part(b, done, (at + LEAD, Some(i)), (slot, count));
+                        }
                         for own in slots[slot].drain(..) {
                             self.earlier_units(b, &own, Some((i, quota)), earlier);
                         }
@@ -233,6 +247,38 @@ impl Conv<'_> {
             }
         }
         sums
+    }
+
+    /// Unpacks a part of a chunk's weights, of the next one in each trip of a loop, where the block does that: one of `slots` equal
+    /// parts, or the first of them all of it.
+    fn unpack_part(
+        &self,
+        b: &mut Builder,
+        done: &Done,
+        (chunk, i): (usize, Option<LoopVar>),
+        (slot, slots): (usize, usize),
+    ) {
+        let Some((panel, true)) = done.panel else {
+            return;
+        };
+        let (format, vectors) = (self.op.weights, self.reduction.chunk() * done.vectors.count);
+        let group = format
+            .runs(vectors * ROW, ROW)
+            .next()
+            .map_or(1, |r| r.vectors());
+        let even = vectors.is_multiple_of(slots * group);
+        if !even && slot > 0 {
+            return;
+        }
+        let codes = vectors * ROW / if even { slots } else { 1 };
+        let bytes = |codes: usize| format.packed_len(codes) as i64;
+        let place = |base: Addr, each: i64, own: i64| {
+            let at = base.plus(chunk as i64 * each + slot as i64 * own);
+            i.iter().fold(at, |at, &i| at.step(i, each))
+        };
+        let from = place(done.start.w.clone(), bytes(vectors * ROW), bytes(codes));
+        let to = place(panel.at(0), (vectors * ROW) as i64, codes as i64);
+        unpack::unpack(b, format, codes, ROW, [&from, &to]);
     }
 
     fn earlier_units(
@@ -385,5 +431,58 @@ impl Done {
         (0..self.vectors.count)
             .map(|v| finish.factors(b, &self.start.constants, v))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn units(counts: &[usize]) -> VecDeque<Units> {
+        let strip = Strip {
+            line: 0,
+            at: [0, 0],
+            pixels: 0,
+        };
+        let of = |(tile, &count): (usize, &usize)| Units {
+            tile,
+            strip,
+            first: 0,
+            pixels: 2,
+            count,
+        };
+        counts.iter().enumerate().map(of).collect()
+    }
+
+    #[test]
+    fn every_unit_is_made_once_and_in_order() {
+        for counts in [&[7, 7][..], &[3, 1, 3, 1], &[1], &[8, 8, 8, 8]] {
+            for chunks in 1..20 {
+                let all: usize = counts.iter().sum();
+                let quota = all.div_ceil(chunks + 1);
+                let mut left = units(counts);
+                let (mut done, mut at) = (Vec::new(), 0);
+                while at < chunks {
+                    let (steps, each) = next(&mut left, quota, chunks - at);
+                    assert!(steps > 0);
+                    for step in 0..steps {
+                        for own in spread(&each, 4).into_iter().flatten() {
+                            let first = own.first / own.pixels + step * quota;
+                            done.extend((first..first + own.count).map(|n| (own.tile, n)));
+                        }
+                    }
+                    at += steps;
+                }
+                for own in left {
+                    let first = own.first / own.pixels;
+                    done.extend((first..first + own.count).map(|n| (own.tile, n)));
+                }
+                let tiles = counts.iter().enumerate();
+                let expected: Vec<_> = tiles
+                    .flat_map(|(t, &n)| (0..n).map(move |k| (t, k)))
+                    .collect();
+                assert_eq!(done, expected, "{counts:?} over {chunks}");
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@
 
 use lowbit_kernel::{BufId, Builder};
 use lowbit_num::Format;
+use lowbit_num::formats::Run;
 use lowbit_targets::TileCosts;
 
 use super::conv::{ChannelBlocks, Conv, PANEL, Start, Strides, Vectors, nest};
@@ -174,6 +175,8 @@ pub(super) struct Block {
     pub(super) tiles: Vec<Tile>,
     pub(super) vectors: Vectors,
     pub(super) ahead: Ahead,
+    /// Where the block's weights are, and whether it is this block that unpacks them there.
+    pub(super) panel: Option<(BufId, bool)>,
 }
 
 /// Weights that are brought near while a block is summed: cache lines in each of its chunks.
@@ -222,13 +225,12 @@ impl Conv<'_> {
         let channels: usize = parts.iter().map(|p| p.trips).sum();
         let mut pixels = self.pixel_blocks(self.shape.vectors);
         let passes: usize = pixels.iter().map(|p| p.trips * p.blocks.len()).sum();
-        if panel.is_none() && passes <= FEW {
-            return self.pixels_inside(b, start, &parts, finish);
+        if passes <= FEW && (panel.is_none() || self.unpacks_by_chunks(&parts)) {
+            return self.pixels_inside(b, start, &parts, panel, finish);
         }
         let pixels_first = panel.is_none() && self.pixels_first(channels);
         let lines = self.lines_ahead(passes);
-        let block =
-            (lines * LINE * self.reduction.run_starts().len() * self.reduction.run_chunks()) as i64;
+        let block = (lines * LINE * self.chunks()) as i64;
         let (by_pixels, by_channels) = match pixels_first {
             true => (channels as i64 * block, block),
             false => (block, passes as i64 * block),
@@ -292,12 +294,19 @@ impl Conv<'_> {
         b: &mut Builder,
         start: &Start,
         parts: &[ChannelBlocks],
+        panel: Option<BufId>,
         finish: &Finish<'_>,
     ) {
         let of = |part: &ChannelBlocks| {
             let mut pixels = self.pixel_blocks(part.vectors.count);
-            pixels[0].blocks[0].ahead = Ahead {
-                lines: part.vectors.count * self.reduction.chunk(),
+            for block in pixels.iter_mut().flat_map(|p| &mut p.blocks) {
+                block.panel = panel.map(|p| (p, false));
+            }
+            let first = &mut pixels[0].blocks[0];
+            first.panel = panel.map(|p| (p, true));
+            let bytes = self.packed.vector * part.vectors.count / self.chunks();
+            first.ahead = Ahead {
+                lines: bytes / LINE,
                 stream: true,
             };
             let each = |p: &Blocks, trip: usize| {
@@ -318,6 +327,21 @@ impl Conv<'_> {
         };
         let all: Vec<Blocks> = parts.iter().map(of).collect();
         self.chain(b, start, &all, finish);
+    }
+
+    /// Chunks of a sum.
+    pub(super) fn chunks(&self) -> usize {
+        self.reduction.run_starts().len() * self.reduction.run_chunks()
+    }
+
+    /// Whether the weights of each chunk can be unpacked by themselves.
+    fn unpacks_by_chunks(&self, parts: &[ChannelBlocks]) -> bool {
+        parts.iter().all(|part| {
+            let chunk = self.reduction.chunk() * part.vectors.count;
+            let mut runs = self.op.weights.runs(chunk * self.chunks() * ROW, ROW);
+            let whole = |run: Run| chunk.is_multiple_of(run.vectors());
+            runs.next().is_some_and(whole) && runs.next().is_none()
+        })
     }
 
     /// Loops over blocks of pixels, all channels in each.
@@ -483,6 +507,7 @@ fn blocks(all: Vec<(usize, Strides, Vec<Vec<Tile>>)>) -> Vec<Blocks> {
         tiles,
         vectors: Vectors { count: 0, last: 0 },
         ahead: Ahead::default(),
+        panel: None,
     };
     all.into_iter()
         .map(|(trips, step, tiles)| Blocks {
@@ -519,6 +544,7 @@ impl Block {
             tiles: self.tiles.clone(),
             vectors,
             ahead: self.ahead,
+            panel: self.panel,
         }
     }
 }
@@ -556,7 +582,8 @@ mod tests {
     use lowbit_kernel::{Block, OpCode, Stmt};
     use lowbit_targets::resolve;
 
-    use super::super::testing::{check_conv, conv_kernel};
+    use super::super::testing::{check_conv, check_formats, conv_kernel};
+    use super::*;
     use crate::lower::Machine;
 
     fn uses_tiles(block: &Block) -> bool {
@@ -579,6 +606,60 @@ mod tests {
         assert!(!uses_tiles(
             &conv_kernel([1, 14, 14, 256], 256, [3, 3], &vectors).body
         ));
+    }
+
+    #[test]
+    fn tiles_cover_every_pixel_once() {
+        for (size, apart) in [
+            ([7, 7], 9),
+            ([7, 7], 7),
+            ([3, 2], 4),
+            ([25, 5], 7),
+            ([8, 8], 10),
+            ([1, 49], 0),
+            ([4, 37], 39),
+            ([2, 16], 16),
+        ] {
+            let cut = Cut::of(size, [apart * 8, 8]);
+            assert!(cut.lines() <= MOST, "{cut:?}");
+            let across = size[1].div_ceil(cut.columns);
+            let mut seen = vec![0; size[0] * size[1]];
+            for row in (0..size[0]).step_by(cut.rows) {
+                for tile in (0..across).map(|t| cut.tile([row, t], size)) {
+                    for strip in &tile.strips {
+                        // the rows of a tile are where the operand's pixels are
+                        let [r, c] = [0, 1].map(|a| strip.at[a] - tile.at[a]);
+                        assert_eq!(strip.line, r * cut.apart + c);
+                        assert!(strip.line + strip.pixels <= cut.lines());
+                        let first = strip.at[0] * size[1] + strip.at[1];
+                        seen[first..first + strip.pixels]
+                            .iter_mut()
+                            .for_each(|n| *n += 1);
+                    }
+                }
+            }
+            assert!(seen.iter().all(|&n| n == 1), "{size:?}: {seen:?}");
+        }
+    }
+
+    #[test]
+    fn every_order_of_blocks_equals_the_definition() {
+        // narrow maps: tiles of several image rows, all pixels for each block of channels
+        check_conv([1, 7, 7, 64], 40, [3, 3], [1, 1], [1, 1], 1);
+        check_conv([1, 14, 14, 32], 48, [3, 3], [2, 2], [1, 1], 1);
+        check_conv([1, 5, 3, 48], 20, [3, 3], [1, 1], [1, 1], 1);
+        // all blocks of channels for each block of pixels: few, and many with an incomplete last one
+        check_conv([1, 6, 32, 64], 64, [1, 1], [1, 1], [1, 1], 1);
+        check_conv([1, 3, 50, 16], 330, [1, 1], [1, 1], [1, 1], 1);
+        // a block of channels for all blocks of pixels
+        check_conv([1, 18, 16, 64], 48, [3, 3], [1, 1], [1, 1], 1);
+    }
+
+    #[test]
+    fn weights_are_unpacked_between_products() {
+        check_formats([1, 7, 7, 64], 40, [3, 3], 1);
+        check_formats([1, 4, 4, 256], 32, [1, 1], 1);
+        check_formats([1, 6, 16, 64], 32, [1, 1], 1);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) fn tensor(dtype: DType, shape: &[usize], seed: u64) -> Tensor {
 
 /// Machines of every vector width.
 pub(crate) fn machines() -> Vec<Machine> {
-    let machine = |lanes, registers, native_dot4, signed_dot| Machine {
+    let machine = |lanes, registers, native_dot4: bool, signed_dot: bool| Machine {
         lanes,
         registers,
         native_dot4,

@@ -49,6 +49,11 @@ impl Spec {
 
     /// Inverse of [`Spec::code`]; nothing for what is no code.
     fn level(&self, code: i32) -> Option<i32> {
+        if self.knee.is_none() && self.step == 1 {
+            return (self.lo..self.lo + self.levels)
+                .contains(&code)
+                .then_some(code);
+        }
         let size = code.abs();
         let level = match self.knee {
             Some(h) if size > 2 * h => h + h / 2 + (size - 2 * h) / 4,
