@@ -116,6 +116,8 @@ pub struct TileCosts {
     pub least: u64,
     /// Loading a tile whose rows lie in one line of the cache each.
     pub load: u64,
+    /// Loading one from the second-level cache.
+    pub far: u64,
     /// What a row adds that lies in two.
     pub crossing: u64,
     /// Storing a tile, which nothing hides.

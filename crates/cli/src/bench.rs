@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Error> {
                 "layer",
                 "kernel",
                 "µs",
-            "least",
+                "least",
                 "predicted",
                 "MACs",
                 "GMAC/s",

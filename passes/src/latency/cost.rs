@@ -19,6 +19,7 @@ pub fn kernel_us(kernel: &Kernel, resident: usize, target: &ResolvedTarget) -> f
         loaded: HashSet::new(),
         trips: 1,
         touched: vec![0; kernel.buffers.len()],
+        lengths: kernel.buffers.iter().map(|b| b.len).collect(),
         sums: HashSet::new(),
         pairs: HashSet::new(),
     };
@@ -128,6 +129,8 @@ struct Walk<'a> {
     /// Trips of all loops around, and bytes that were read or written in each buffer.
     trips: u64,
     touched: Vec<u64>,
+    /// Bytes of each buffer.
+    lengths: Vec<usize>,
     /// Tiles of sums.
     sums: HashSet<Val>,
     /// Sums of pairs of products.
@@ -232,7 +235,11 @@ impl Walk<'_> {
                     work.memory += match c.tile {
                         Some(tile) => {
                             let bytes = op.ty.bytes() as u64 / u64::from(*rows);
-                            tile.loading((*rows).into(), bytes, unit(at, *pitch))
+                            let near = tile.loading((*rows).into(), bytes, unit(at, *pitch));
+                            match self.lengths[at.buffer.index()] > c.cache[0] {
+                                true => near.max(tile.far),
+                                false => near,
+                            }
                         }
                         None => u64::from(*rows) * c.load,
                     };

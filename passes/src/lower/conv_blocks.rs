@@ -6,10 +6,10 @@
 use std::collections::VecDeque;
 
 use lowbit_ir::DType;
-use lowbit_kernel::{Addr, BufId, Builder, LoopVar, Type, Val};
+use lowbit_kernel::{Addr, Builder, LoopVar, Type, Val};
 
 use super::conv::{Conv, Start, Vectors};
-use super::conv_tiles::{Ahead, Block, LINE, ROW, SUMS, Strip, Tile};
+use super::conv_tiles::{Ahead, Block, LINE, Panel, ROW, SUMS, Strip, Tile};
 use super::epilogue::{Factors, Finish, store_bytes, store_pixels};
 use super::{tile, unpack};
 
@@ -28,7 +28,7 @@ pub(super) struct Done {
     tiles: Vec<Tile>,
     vectors: Vectors,
     ahead: Ahead,
-    panel: Option<(BufId, bool)>,
+    panel: Option<Panel>,
 }
 
 impl Done {
@@ -209,27 +209,25 @@ impl Conv<'_> {
             true => done.start.w.clone().plus(STREAM),
             false => done.start.ahead.clone(),
         };
-        let weights = match done.panel {
-            Some((panel, _)) => panel.at(0),
-            None => done.start.w.clone(),
-        };
         let mut sums = init.to_vec();
         for (run, &from) in starts.iter().enumerate() {
             let mut first = 0;
             while first < chunks {
                 let at = run * chunks + first;
-                let led = (self.chunks().saturating_sub(LEAD)).saturating_sub(at);
-                let most = chunks - first;
-                let (steps, each) = next(units, quota, if led > 0 { most.min(led) } else { most });
+                let most = self.steps_alike(done, first, at);
+                let (steps, each) = next(units, quota, most);
                 let x = done.start.x.clone().plus((from + 4 * chunk * first) as i64);
                 let ahead = ahead.clone().plus(at as i64 * near);
-                let w = weights.clone().plus(at as i64 * bytes);
+                let w = match done.panel {
+                    Some(panel) => panel.at.at((at % panel.chunks) as i64 * bytes),
+                    None => done.start.w.clone().plus(at as i64 * bytes),
+                };
                 sums = b.for_(steps as u32, &sums, |b, i, sums| {
                     let (x, w) = (x.step(i, 4 * chunk as i64), w.step(i, bytes));
                     let mut slots = spread(&each, sums.len());
                     let count = sums.len();
                     self.chunk(b, sums, (&x, &w), done, &mut |b, slot| {
-                        if led > 0 {
+                        if at + LEAD < self.chunks() {
                             self.unpack_part(b, done, (at + LEAD, Some(i)), (slot, count));
                         }
                         for own in slots[slot].drain(..) {
@@ -249,6 +247,20 @@ impl Conv<'_> {
         sums
     }
 
+    /// Steps from one of a run on that differ in their places only: of the same run, and what they unpack lies in one piece.
+    fn steps_alike(&self, done: &Done, first: usize, at: usize) -> usize {
+        let rest = self.reduction.run_chunks() - first;
+        let Some(panel) = done.panel.filter(|p| p.fills) else {
+            return rest;
+        };
+        let unpacked = at + LEAD;
+        let more = self.chunks().saturating_sub(unpacked);
+        match more {
+            0 => rest,
+            _ => rest.min(more).min(panel.chunks - unpacked % panel.chunks),
+        }
+    }
+
     /// Unpacks a part of a chunk's weights, of the next one in each trip of a loop, where the block does that: one of `slots` equal
     /// parts, or the first of them all of it.
     fn unpack_part(
@@ -258,7 +270,7 @@ impl Conv<'_> {
         (chunk, i): (usize, Option<LoopVar>),
         (slot, slots): (usize, usize),
     ) {
-        let Some((panel, true)) = done.panel else {
+        let Some(panel) = done.panel.filter(|p| p.fills) else {
             return;
         };
         let (format, vectors) = (self.op.weights, self.reduction.chunk() * done.vectors.count);
@@ -272,12 +284,19 @@ impl Conv<'_> {
         }
         let codes = vectors * ROW / if even { slots } else { 1 };
         let bytes = |codes: usize| format.packed_len(codes) as i64;
-        let place = |base: Addr, each: i64, own: i64| {
+        let place = |base: Addr, chunk: usize, each: i64, own: i64| {
             let at = base.plus(chunk as i64 * each + slot as i64 * own);
             i.iter().fold(at, |at, &i| at.step(i, each))
         };
-        let from = place(done.start.w.clone(), bytes(vectors * ROW), bytes(codes));
-        let to = place(panel.at(0), (vectors * ROW) as i64, codes as i64);
+        let packed = done.start.w.clone();
+        let from = place(packed, chunk, bytes(vectors * ROW), bytes(codes));
+        let room = panel.at.at(0);
+        let to = place(
+            room,
+            chunk % panel.chunks,
+            (vectors * ROW) as i64,
+            codes as i64,
+        );
         unpack::unpack(b, format, codes, ROW, [&from, &to]);
     }
 
@@ -399,14 +418,14 @@ impl Conv<'_> {
         let sums = moved(&space.clone().plus(line as i64), ROW as i64);
         let mut codes = Vec::new();
         for p in 0..units.pixels {
-            for v in 0..vectors {
+            for (v, &factors) in factors.iter().enumerate() {
                 let from = (units.tile * vectors + v) * SUMS + p * ROW;
                 let sum = b.load(ty, sums.clone().plus(from as i64));
                 let channel = v * lanes * self.r_bytes();
                 let r = r
                     .as_ref()
                     .map(|r| r.clone().plus(p as i64 * pixel.r + channel as i64));
-                codes.push(finish.code(b, factors[v], sum, r.as_ref()));
+                codes.push(finish.code(b, factors, sum, r.as_ref()));
             }
         }
         let (out, last) = (self.op.out, done.vectors.last);

@@ -175,8 +175,17 @@ pub(super) struct Block {
     pub(super) tiles: Vec<Tile>,
     pub(super) vectors: Vectors,
     pub(super) ahead: Ahead,
-    /// Where the block's weights are, and whether it is this block that unpacks them there.
-    pub(super) panel: Option<(BufId, bool)>,
+    pub(super) panel: Option<Panel>,
+}
+
+/// Where the unpacked weights of a block are.
+#[derive(Clone, Copy)]
+pub(super) struct Panel {
+    pub(super) at: BufId,
+    /// Whether it is this block that unpacks them there.
+    pub(super) fills: bool,
+    /// Chunks that there is room for: those of a run, where no other block reads them again.
+    pub(super) chunks: usize,
 }
 
 /// Weights that are brought near while a block is summed: cache lines in each of its chunks.
@@ -299,11 +308,17 @@ impl Conv<'_> {
     ) {
         let of = |part: &ChannelBlocks| {
             let mut pixels = self.pixel_blocks(part.vectors.count);
+            let passes: usize = pixels.iter().map(|p| p.trips * p.blocks.len()).sum();
+            let chunks = match passes {
+                1 => self.reduction.run_chunks(),
+                _ => self.chunks(),
+            };
+            let panel = |fills| panel.map(|at| Panel { at, fills, chunks });
             for block in pixels.iter_mut().flat_map(|p| &mut p.blocks) {
-                block.panel = panel.map(|p| (p, false));
+                block.panel = panel(false);
             }
             let first = &mut pixels[0].blocks[0];
-            first.panel = panel.map(|p| (p, true));
+            first.panel = panel(true);
             let bytes = self.packed.vector * part.vectors.count / self.chunks();
             first.ahead = Ahead {
                 lines: bytes / LINE,

@@ -40,6 +40,7 @@ pub(crate) fn machines() -> Vec<Machine> {
             product: 0,
             least: 0,
             load: 0,
+            far: 0,
             crossing: 0,
             store: 0,
             configure: 0,
