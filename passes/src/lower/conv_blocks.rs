@@ -16,7 +16,7 @@ use super::{tile, unpack};
 /// Bytes that weights are read ahead where each is used once.
 const STREAM: i64 = 32 * 1024;
 /// Chunks that weights are unpacked before they are used.
-const LEAD: usize = 2;
+pub(super) const LEAD: usize = 2;
 /// What brings a line to the second-level cache.
 const SECOND: u8 = 2;
 /// Vectors of sums whose codes are stored together.

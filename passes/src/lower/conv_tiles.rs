@@ -11,7 +11,7 @@ use lowbit_num::formats::Run;
 use lowbit_targets::TileCosts;
 
 use super::conv::{ChannelBlocks, Conv, PANEL, Start, Strides, Vectors, nest};
-use super::conv_blocks::Done;
+use super::conv_blocks::{Done, LEAD};
 use super::conv_pack::Reduction;
 use super::epilogue::Finish;
 use super::tile::{Dot, Shape};
@@ -310,7 +310,7 @@ impl Conv<'_> {
             let mut pixels = self.pixel_blocks(part.vectors.count);
             let passes: usize = pixels.iter().map(|p| p.trips * p.blocks.len()).sum();
             let chunks = match passes {
-                1 => self.reduction.run_chunks(),
+                1 if self.reduction.run_chunks() > LEAD => self.reduction.run_chunks(),
                 _ => self.chunks(),
             };
             let panel = |fills| panel.map(|at| Panel { at, fills, chunks });
@@ -673,6 +673,8 @@ mod tests {
     #[test]
     fn weights_are_unpacked_between_products() {
         check_formats([1, 7, 7, 64], 40, [3, 3], 1);
+        check_formats([1, 3, 5, 16], 32, [3, 3], 1);
+        check_formats([1, 3, 5, 32], 16, [3, 3], 1);
         check_formats([1, 4, 4, 256], 32, [1, 1], 1);
         check_formats([1, 6, 16, 64], 32, [1, 1], 1);
     }
