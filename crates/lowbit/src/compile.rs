@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::path::PathBuf;
 
-use lowbit_data::Dataset;
+use lowbit_data::{Dataset, InputSpec};
 use lowbit_ir::{Graph, Op, Tensor, ValueId};
 use lowbit_llvm::{Emitted, Options as EmitOptions};
 use lowbit_num::{Format, real};
@@ -129,8 +129,10 @@ pub struct Compiled {
     pub latencies: LatencyTable,
 }
 
-/// Random samples where there is no data.
-const RANDOM_SAMPLES: usize = 64;
+/// Fewest and most random samples where there is no data: a large network sees enough values in few.
+const RANDOM_SAMPLES: [usize; 2] = [16, 64];
+/// Elements of all random samples that are enough.
+const RANDOM_ELEMENTS: usize = 1 << 20;
 /// Samples that the object is compared with the interpreter on before it is written.
 const SPOT_SAMPLES: usize = 8;
 
@@ -155,7 +157,8 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
         Some(path) => model.data(path)?,
         None => {
             progress.note("no --data: ranges come from random samples, and no accuracy is claimed");
-            Dataset::random(&model.inputs(), options.seed, RANDOM_SAMPLES)
+            let inputs = model.inputs();
+            Dataset::random(&inputs, options.seed, random_samples(&inputs))
         }
     };
     let tuning = tuning(options);
@@ -217,6 +220,15 @@ pub fn compile(options: &Options, progress: &dyn Progress) -> Result<Compiled, E
     bench::fill(&mut compiled, measures, progress)?;
     compiled.evaluate(options.eval, &plainer, progress)?;
     Ok(compiled)
+}
+
+fn random_samples(inputs: &[InputSpec]) -> usize {
+    let sample: usize = inputs
+        .iter()
+        .map(|i| i.shape.iter().product::<usize>())
+        .sum();
+    let [fewest, most] = RANDOM_SAMPLES;
+    (RANDOM_ELEMENTS / sample.max(1)).clamp(fewest, most)
 }
 
 /// Latencies that were measured, and what formats cost where a budget asks for that.

@@ -48,6 +48,7 @@ pub fn power_of_two(e: i32) -> f64 {
 }
 
 /// `⌊x + ½⌋`, saturating at the bounds of `i64`; zero for NaN.
+#[inline]
 pub fn round_i64(x: f64) -> i64 {
     let t = x as i64; // towards zero
     let rest = x - t as f64;
@@ -70,6 +71,7 @@ pub fn quantize(x: f64, scale: f64, zero_point: i32, lo: i32, hi: i32) -> i32 {
 }
 
 /// The code of a format that is nearest to `x`, in units of the scale; of two that are equally near the higher one.
+#[inline]
 pub fn encode(x: f64, format: Format) -> i32 {
     let (lo, hi) = format.range();
     let (step, origin) = match format.knee() {
@@ -83,6 +85,7 @@ pub fn encode(x: f64, format: Format) -> i32 {
 }
 
 /// Distance of the codes of a format around `x`, in units of the scale.
+#[inline]
 pub fn step_at(x: f64, format: Format) -> i32 {
     match format.knee() {
         Some(h) if x.abs() >= f64::from(2 * h) => 4,

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use lowbit_ir::eval::EvalError;
-use lowbit_ir::{Def, Graph, Node, NodeId, OpError, SecondaryMap, Tensor, ValueId};
+use lowbit_ir::eval::{self, EvalError, Plan};
+use lowbit_ir::{Def, Graph, Node, NodeId, OpError, SecondaryMap, Tensor, Type, ValueId};
 
 use super::{COLUMNS, SensitivityError, Study, stream};
 
@@ -88,53 +88,124 @@ pub(super) fn layer_results(
         .collect()
 }
 
-/// What has to be computed again when some values change.
-pub(super) struct Rerun<'a> {
-    graph: &'a Graph,
-    nodes: Vec<NodeId>,
+/// What a graph that runs again is given.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Given {
+    /// A value of the network, its own where it is not replaced.
+    Value(ValueId),
+    /// The weights of a layer.
+    Weights(usize),
+    /// The bias of a layer.
+    Bias(usize),
 }
 
-impl<'a> Rerun<'a> {
-    pub(super) fn new(study: &Study<'a>, changed: &[ValueId]) -> Self {
-        let needed = study.needed();
-        let mut dirty: SecondaryMap<ValueId, bool> = SecondaryMap::new();
-        changed.iter().for_each(|&v| dirty[v] = true);
-        let mut nodes = Vec::new();
-        for (id, node) in study.graph.nodes() {
-            if needed[node.output] && node.inputs.iter().any(|&v| dirty[v]) {
-                dirty[node.output] = true;
-                nodes.push(id);
+/// The part of the network that has to be computed again when some values or all weights change.
+pub(super) struct Rerun {
+    graph: Graph,
+    plan: Plan,
+    given: Vec<Given>,
+    /// What the objective compares: the values, and whether they are computed again.
+    compared: Vec<(ValueId, bool)>,
+}
+
+impl Rerun {
+    /// What follows from a value.
+    pub(super) fn after(study: &Study<'_>, changed: ValueId) -> Self {
+        Self::new(study, |v| v == changed, &HashMap::new())
+    }
+
+    /// What follows from the weights and biases of all layers.
+    pub(super) fn layers(study: &Study<'_>) -> Self {
+        let layers = study.layers.iter().enumerate();
+        Self::new(
+            study,
+            |_| false,
+            &layers.map(|(i, l)| (l.node, i)).collect(),
+        )
+    }
+
+    fn new(
+        study: &Study<'_>,
+        changed: impl Fn(ValueId) -> bool,
+        layers: &HashMap<NodeId, usize>,
+    ) -> Self {
+        let (needed, own) = (study.needed(), study.graph);
+        let mut new = Self {
+            graph: Graph::new("rerun"),
+            plan: Plan::new(&Graph::new("rerun")),
+            given: Vec::new(),
+            compared: Vec::new(),
+        };
+        let mut made: HashMap<ValueId, ValueId> = HashMap::new();
+        for (id, node) in own.nodes() {
+            let dirty = |v: &ValueId| changed(*v) || made.contains_key(v);
+            let layer = layers.get(&id);
+            if !needed[node.output] || !(layer.is_some() || node.inputs.iter().any(dirty)) {
+                continue;
             }
+            let mut operands: Vec<ValueId> = node.inputs.clone();
+            operands.truncate(if layer.is_some() { 1 } else { operands.len() });
+            let mut operands: Vec<ValueId> = operands
+                .into_iter()
+                .map(|v| match (made.get(&v), own.as_const(v)) {
+                    (Some(&there), _) => there,
+                    (None, Some(t)) => new.graph.constant("", t.clone()),
+                    (None, None) => new.given(Given::Value(v), own.ty(v).clone()),
+                })
+                .collect();
+            if let Some(&i) = layer {
+                let ty = |t: &Tensor| t.ty();
+                operands.push(new.given(Given::Weights(i), ty(&study.rounded[i][0])));
+                operands.push(new.given(Given::Bias(i), ty(&study.biases[i][0])));
+            }
+            let name = own.value(node.output).name.clone();
+            let pushed = new.graph.push(name, node.op.clone(), &operands);
+            made.insert(
+                node.output,
+                pushed.expect("the operands have the types of before"),
+            );
         }
-        Self {
-            graph: study.graph,
-            nodes,
+        for v in study.objective.values() {
+            if let Some(&there) = made.get(&v) {
+                new.graph.output("", there);
+            }
+            new.compared.push((v, made.contains_key(&v)));
+        }
+        new.plan = Plan::only(&new.graph, |_| false);
+        new
+    }
+
+    fn given(&mut self, given: Given, ty: Type) -> ValueId {
+        match self.given.iter().position(|&g| g == given) {
+            Some(at) => self.graph.inputs()[at],
+            None => {
+                self.given.push(given);
+                self.graph.input("", ty)
+            }
         }
     }
 
-    /// The values asked for, with some replaced, and layers with other weights and biases.
-    pub(super) fn run(
+    /// What the objective compares, with what is replaced; weights and biases are all replaced.
+    pub(super) fn run<'a>(
         &self,
-        values: &Values,
-        replaced: &[(ValueId, &Tensor)],
-        layers: &HashMap<NodeId, [&Tensor; 2]>,
-        wanted: impl Iterator<Item = ValueId>,
+        values: &'a Values,
+        replaced: impl Fn(Given) -> Option<&'a Tensor>,
     ) -> Result<Vec<Tensor>, EvalError> {
-        let mut new: HashMap<ValueId, Tensor> = HashMap::new();
-        for &(v, t) in replaced {
-            new.insert(v, t.clone());
-        }
-        for &id in &self.nodes {
-            let node = self.graph.node(id);
-            let look = |v| new.get(&v).unwrap_or_else(|| values.get(v));
-            let result = match layers.get(&id) {
-                Some([w, b]) => apply(self.graph, node, &[look(node.inputs[0]), w, b])?,
-                None => evaluate(self.graph, node, look)?,
-            };
-            new.insert(node.output, result);
-        }
-        let look = |v| new.get(&v).unwrap_or_else(|| values.get(v)).clone();
-        Ok(wanted.map(look).collect())
+        let look = |&given: &Given| match (replaced(given), given) {
+            (Some(t), _) => t.clone(),
+            (None, Given::Value(v)) => values.get(v).clone(),
+            (None, _) => panic!("weights and biases are replaced"),
+        };
+        let inputs: Vec<Tensor> = self.given.iter().map(look).collect();
+        let found = eval::run_observed(&self.graph, &self.plan, &inputs, |_, _, _| {})?;
+        let mut found = found.into_iter();
+        let mut compared = |&(v, again): &(ValueId, bool)| match again {
+            true => found.next().expect("an output for each"),
+            false => replaced(Given::Value(v))
+                .unwrap_or_else(|| values.get(v))
+                .clone(),
+        };
+        Ok(self.compared.iter().map(&mut compared).collect())
     }
 }
 
@@ -151,8 +222,8 @@ pub fn measure<E: std::error::Error + Send + 'static>(
     sample: impl Fn(usize) -> Result<Vec<Tensor>, E> + Sync,
     progress: impl FnMut(usize, usize),
 ) -> Result<Measured, SensitivityError<E>> {
-    let reruns = study.layers.iter().map(|l| Rerun::new(study, &[l.output]));
-    let reruns: Vec<Rerun<'_>> = reruns.collect();
+    let reruns = study.layers.iter().map(|l| Rerun::after(study, l.output));
+    let reruns: Vec<Rerun> = reruns.collect();
     let zeros = vec![vec![0.0; COLUMNS]; study.layers.len()];
     let mut sum = Measured {
         loss: zeros.clone(),
@@ -176,7 +247,7 @@ impl Measured {
 
 fn one<E: std::error::Error>(
     study: &Study<'_>,
-    reruns: &[Rerun<'_>],
+    reruns: &[Rerun],
     sample: usize,
     inputs: &[Tensor],
 ) -> Result<Row, SensitivityError<E>> {
@@ -187,9 +258,9 @@ fn one<E: std::error::Error>(
     for (l, layer) in study.layers.iter().enumerate() {
         let mut columns = Vec::with_capacity(COLUMNS);
         for result in layer_results(study, &values, l).map_err(failed)? {
-            let replaced = [(layer.output, &result)];
-            let none = HashMap::new();
-            let other = reruns[l].run(&values, &replaced, &none, study.objective.values());
+            let other = reruns[l].run(&values, |g| {
+                (g == Given::Value(layer.output)).then_some(&result)
+            });
             let other = other.map_err(failed)?;
             let loss = study.objective.loss(&float, &other);
             if !loss.is_finite() {

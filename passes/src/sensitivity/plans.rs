@@ -1,10 +1,8 @@
 //! Random mixed plans and what they lose: what predictions are judged by.
 
-use std::collections::HashMap;
+use lowbit_ir::Tensor;
 
-use lowbit_ir::{NodeId, Tensor, ValueId};
-
-use super::measured::{Rerun, Values};
+use super::measured::{Given, Rerun, Values};
 use super::random::Random;
 use super::{Layer, SensitivityError, Study, WEIGHTS, stream};
 
@@ -96,8 +94,7 @@ pub fn plan_loss<E: std::error::Error + Send + 'static>(
     sample: impl Fn(usize) -> Result<Vec<Tensor>, E> + Sync,
     progress: impl FnMut(usize, usize),
 ) -> Result<Vec<f64>, SensitivityError<E>> {
-    let weights: Vec<ValueId> = study.layers.iter().map(|l| l.weight).collect();
-    let rerun = Rerun::new(study, &weights);
+    let rerun = Rerun::layers(study);
     let mut sums = vec![0.0; plans.len()];
     let row = |i: usize, inputs: &[Tensor]| one(study, &rerun, plans, i, inputs);
     stream::rows(n, sample, progress, row, |row: Vec<f64>| {
@@ -110,7 +107,7 @@ pub fn plan_loss<E: std::error::Error + Send + 'static>(
 
 fn one<E: std::error::Error>(
     study: &Study<'_>,
-    rerun: &Rerun<'_>,
+    rerun: &Rerun,
     plans: &[Vec<usize>],
     sample: usize,
     inputs: &[Tensor],
@@ -121,16 +118,12 @@ fn one<E: std::error::Error>(
     plans
         .iter()
         .map(|plan| {
-            let layers = plan.iter().enumerate();
-            let layers: HashMap<NodeId, [&Tensor; 2]> = layers
-                .map(|(l, &f)| {
-                    let own = [&study.rounded[l][f], &study.biases[l][f]];
-                    (study.layers[l].node, own)
-                })
-                .collect();
-            let other = rerun
-                .run(&values, &[], &layers, study.objective.values())
-                .map_err(failed)?;
+            let own = |given| match given {
+                Given::Value(_) => None,
+                Given::Weights(l) => Some(&study.rounded[l][plan[l]]),
+                Given::Bias(l) => Some(&study.biases[l][plan[l]]),
+            };
+            let other = rerun.run(&values, own).map_err(failed)?;
             Ok(study.objective.loss(&float, &other))
         })
         .collect()

@@ -52,8 +52,8 @@ impl BinaryFn {
         macro_rules! each {
             ($($f:ident)*) => {
                 match (self, turned) {
-                    $((Self::$f, false) => vectorized(|| update(x, y, |x, y| Self::$f.real(x, y))),
-                    (Self::$f, true) => vectorized(|| update(x, y, |x, y| Self::$f.real(y, x))),)*
+                    $((Self::$f, false) => vectorized(#[inline(always)] || update(x, y, |x, y| Self::$f.real(x, y))),
+                    (Self::$f, true) => vectorized(#[inline(always)] || update(x, y, |x, y| Self::$f.real(y, x))),)*
                     _ => unreachable!("comparisons have a body of their own"),
                 }
             };

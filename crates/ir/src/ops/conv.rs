@@ -96,7 +96,7 @@ impl Geometry<'_> {
         });
         let [_, width, _] = self.size;
         let [down, right] = self.op.dilation;
-        vectorized(|| {
+        vectorized(#[inline(always)] || {
             for (x, y) in images {
                 let pixels = rows
                     .iter()

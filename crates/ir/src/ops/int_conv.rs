@@ -182,15 +182,23 @@ impl IntConv {
             wide = (0..wide.len()).map(of).collect();
         }
         let mut acc = vec![0; result.iter().product()];
-        let mut patch = vec![0i16; kh * kw * c];
-        for (pixel, out) in acc.chunks_exact_mut(o).enumerate() {
-            let (n, y, x) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
-            let image = &codes[n * height * width * c..][..height * width * c];
-            self.gather([height, width, c], [kh, kw], image, [y, x], &mut patch);
+        let k = kh * kw * c;
+        let together = if is_depthwise { 1 } else { PATCHES };
+        let mut patches = vec![0i16; together * k];
+        for (i, out) in acc.chunks_mut(together * o).enumerate() {
+            let patches = &mut patches[..out.len() / o * k];
+            for (j, patch) in patches.chunks_exact_mut(k).enumerate() {
+                let pixel = i * together + j;
+                let (n, y, x) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
+                let image = &codes[n * height * width * c..][..height * width * c];
+                self.gather([height, width, c], [kh, kw], image, [y, x], patch);
+            }
             if is_depthwise {
-                vectorized(|| depthwise(&patch, &wide, out));
+                vectorized(#[inline(always)] || depthwise(patches, &wide, out));
+            } else if self.groups == 1 {
+                dot_products(patches, &wide, k, out);
             } else {
-                self.grouped(&patch, &wide, [kh * kw, c, cg], out);
+                self.grouped(patches, &wide, [kh * kw, c, cg], out);
             }
         }
         acc
@@ -242,20 +250,20 @@ impl IntConv {
         }
     }
 
-    fn grouped(&self, patch: &[i16], weights: &[i16], [taps, c, cg]: [usize; 3], out: &mut [i32]) {
-        let per_group = out.len() / self.groups;
-        let mut rows = vec![0i16; if self.groups == 1 { 0 } else { taps * cg }];
+    fn grouped(&self, patches: &[i16], weights: &[i16], [taps, c, cg]: [usize; 3], out: &mut [i32]) {
+        let (k, pixels) = (taps * cg, patches.len() / (taps * c));
+        let (o, own) = (out.len() / pixels, weights.len() / self.groups);
+        let mut rows = vec![0i16; pixels * k];
+        let mut sums = vec![0i32; pixels * o / self.groups];
         for g in 0..self.groups {
-            let row: &[i16] = if self.groups == 1 {
-                patch
-            } else {
-                for (t, tap) in rows.chunks_exact_mut(cg).enumerate() {
-                    tap.copy_from_slice(&patch[t * c + g * cg..][..cg]);
-                }
-                &rows
-            };
-            let own = &weights[g * per_group * taps * cg..][..per_group * taps * cg];
-            dot_products(row, own, &mut out[g * per_group..][..per_group]);
+            for (to, from) in rows.chunks_exact_mut(cg).zip(patches.chunks_exact(c)) {
+                to.copy_from_slice(&from[g * cg..][..cg]);
+            }
+            dot_products(&rows, &weights[g * own..][..own], k, &mut sums);
+            let per_group = o / self.groups;
+            for (to, from) in out.chunks_exact_mut(o).zip(sums.chunks_exact(per_group)) {
+                to[g * per_group..][..per_group].copy_from_slice(from);
+            }
         }
     }
 
@@ -303,17 +311,25 @@ impl IntConv {
     }
 }
 
-/// Rows of weights that are multiplied while the other operand is in registers.
+/// Patches that are multiplied in one pass over the weights.
+const PATCHES: usize = 8;
+/// Rows of weights whose sums are in registers together, for two rows of the other operand.
 const TOGETHER: usize = 4;
 
-/// `out[i] = Σ row · weights[i]` with weights `[O, K]`, `row` `[K]`; the sums must fit 32 bits.
-pub fn dot_products(row: &[i16], weights: &[i16], out: &mut [i32]) {
-    vectorized(Products { row, weights, out });
+/// `out[i, j] = Σ rows[i] · weights[j]` with rows `[N, k]`, weights `[O, k]` and out `[N, O]`; the sums must fit 32 bits.
+pub fn dot_products(rows: &[i16], weights: &[i16], k: usize, out: &mut [i32]) {
+    vectorized(Products {
+        rows,
+        weights,
+        k,
+        out,
+    });
 }
 
 struct Products<'a> {
-    row: &'a [i16],
+    rows: &'a [i16],
     weights: &'a [i16],
+    k: usize,
     out: &'a mut [i32],
 }
 
@@ -323,33 +339,42 @@ impl pulp::NullaryFnOnce for Products<'_> {
     // what is not inlined is not compiled for the widest vectors
     #[inline(always)]
     fn call(self) {
-        let Self { row, weights, out } = self;
-        let (k, whole) = (row.len(), out.len() / TOGETHER * TOGETHER);
-        let (fours, rest) = out.split_at_mut(whole);
-        let own = weights.chunks_exact((TOGETHER * k).max(1));
-        for (four, w) in fours.chunks_exact_mut(TOGETHER).zip(own) {
-            let (w0, w) = w.split_at(k);
-            let (w1, w) = w.split_at(k);
-            let (w2, w3) = w.split_at(k);
-            let mut sums = [0i32; TOGETHER];
-            for ((((&x, &a), &b), &c), &d) in row.iter().zip(w0).zip(w1).zip(w2).zip(w3) {
-                let x = i32::from(x);
-                sums[0] += x * i32::from(a);
-                sums[1] += x * i32::from(b);
-                sums[2] += x * i32::from(c);
-                sums[3] += x * i32::from(d);
+        let Self {
+            rows,
+            weights,
+            k,
+            out,
+        } = self;
+        let (k, o) = (k.max(1), weights.len() / k.max(1));
+        let of = |i: usize| &rows[i * k..][..k];
+        let n = rows.len() / k;
+        for (at, four) in weights.chunks(TOGETHER * k).enumerate() {
+            let columns = at * TOGETHER..o.min((at + 1) * TOGETHER);
+            // a block that is not full multiplies its last row again
+            let last = columns.len() - 1;
+            let w: [&[i16]; TOGETHER] = std::array::from_fn(|j| &four[j.min(last) * k..][..k]);
+            for i in (0..n).step_by(2) {
+                let pair = [i, (i + 1).min(n - 1)];
+                for (i, sums) in pair.into_iter().zip(two_by_four(pair.map(of), w)) {
+                    out[i * o..][columns.clone()].copy_from_slice(&sums[..columns.len()]);
+                }
             }
-            four.copy_from_slice(&sums);
-        }
-        let own = weights[whole * k..].chunks_exact(k.max(1));
-        for (acc, w) in rest.iter_mut().zip(own) {
-            let products = row
-                .iter()
-                .zip(w)
-                .map(|(&x, &w)| i32::from(x) * i32::from(w));
-            *acc = products.sum();
         }
     }
+}
+
+#[inline(always)]
+fn two_by_four([x, y]: [&[i16]; 2], [a, b, c, d]: [&[i16]; TOGETHER]) -> [[i32; TOGETHER]; 2] {
+    let mut sums = [[0i32; TOGETHER]; 2];
+    let rows = x.iter().zip(y);
+    for (((((&x, &y), &a), &b), &c), &d) in rows.zip(a).zip(b).zip(c).zip(d) {
+        for (sums, x) in sums.iter_mut().zip([x, y]) {
+            for (sum, w) in sums.iter_mut().zip([a, b, c, d]) {
+                *sum += i32::from(x) * i32::from(w);
+            }
+        }
+    }
+    sums
 }
 
 /// Products channel by channel; weights by tap.

@@ -244,6 +244,7 @@ operations! {
 
 mod format_name;
 mod int_rescale;
+mod product;
 mod scalar;
 mod window;
 

@@ -1,3 +1,4 @@
+use super::product;
 use crate::{Element, Tensor};
 
 /// The float types that reference bodies are written over.
@@ -25,10 +26,12 @@ pub(crate) trait Scalar:
     fn smallest(self, y: Self) -> Self;
     fn unary(self, f: fn(f32) -> f32, g: fn(f64) -> f64) -> Self;
     fn binary(self, y: Self, f: fn(f32, f32) -> f32, g: fn(f64, f64) -> f64) -> Self;
+    /// See [`super::product::product`].
+    fn product(a: &[Self], b: &[Self], steps: [usize; 2], c: &mut [Self], extents: [usize; 3]);
 }
 
 macro_rules! scalar {
-    ($t:ty, $exp:path, $sqrt:path, $pick:ident) => {
+    ($t:ty, $exp:path, $sqrt:path, $pick:ident, $product:path) => {
         impl Scalar for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -63,6 +66,9 @@ macro_rules! scalar {
             fn binary(self, y: Self, f: fn(f32, f32) -> f32, g: fn(f64, f64) -> f64) -> Self {
                 $pick!(f, g)(self, y)
             }
+            fn product(a: &[$t], b: &[$t], steps: [usize; 2], c: &mut [$t], extents: [usize; 3]) {
+                $product(a, b, steps, c, extents);
+            }
         }
     };
 }
@@ -81,8 +87,8 @@ macro_rules! second {
     }};
 }
 
-scalar!(f32, libm::expf, libm::sqrtf, first);
-scalar!(f64, libm::exp, libm::sqrt, second);
+scalar!(f32, libm::expf, libm::sqrtf, first, product::product);
+scalar!(f64, libm::exp, libm::sqrt, second, product::library);
 
 /// Runs a loop that was compiled for this processor's widest vectors. Each element goes through the same operations on
 /// every processor: nothing is contracted or reordered.
@@ -90,22 +96,14 @@ pub(crate) fn vectorized<W: pulp::NullaryFnOnce>(work: W) -> W::Output {
     pulp::Arch::new().dispatch(work)
 }
 
-/// `c[m, n] = a[m, k] · b[n, k]ᵀ`, all row-major, through a blocked product whose sums do not depend on threads.
-pub(crate) fn product_transposed<S: Scalar>(a: &[S], b: &[S], c: &mut [S], [m, n, k]: [usize; 3]) {
-    let fits = "the slices have the extents that were given";
-    let a = ndarray::ArrayView2::from_shape((m, k), a).expect(fits);
-    let b = ndarray::ArrayView2::from_shape((n, k), b).expect(fits);
-    let mut c = ndarray::ArrayViewMut2::from_shape((m, n), c).expect(fits);
-    ndarray::linalg::general_mat_mul(S::ONE, &a, &b.t(), S::ZERO, &mut c);
+/// `c[m, n] = a[m, k] · b[n, k]ᵀ`, all row-major; sums do not depend on threads.
+pub(crate) fn product_transposed<S: Scalar>(a: &[S], b: &[S], c: &mut [S], extents: [usize; 3]) {
+    S::product(a, b, [1, extents[2]], c, extents);
 }
 
 /// `c[m, n] = a[m, k] · b[k, n]`, as [`product_transposed`].
-pub(crate) fn product<S: Scalar>(a: &[S], b: &[S], c: &mut [S], [m, n, k]: [usize; 3]) {
-    let fits = "the slices have the extents that were given";
-    let a = ndarray::ArrayView2::from_shape((m, k), a).expect(fits);
-    let b = ndarray::ArrayView2::from_shape((k, n), b).expect(fits);
-    let mut c = ndarray::ArrayViewMut2::from_shape((m, n), c).expect(fits);
-    ndarray::linalg::general_mat_mul(S::ONE, &a, &b, S::ZERO, &mut c);
+pub(crate) fn product<S: Scalar>(a: &[S], b: &[S], c: &mut [S], extents: [usize; 3]) {
+    S::product(a, b, [extents[1], 1], c, extents);
 }
 
 /// Calls the body with `$s` as the float type of a tensor.

@@ -79,7 +79,7 @@ impl Operation for Select {
 fn choose<T: Element>(result: &mut Vec<T>, condition: &[bool], sides: [(&[T], bool); 2]) {
     let [(a, long_a), (b, long_b)] = sides;
     let (c, first_a, first_b) = (condition.iter(), a[0], b[0]);
-    vectorized(|| match (long_a, long_b) {
+    vectorized(#[inline(always)] || match (long_a, long_b) {
         (true, true) => result.extend(
             c.zip(a.iter().zip(b))
                 .map(|(&c, (&a, &b))| select_unpredictable(c, a, b)),

@@ -85,7 +85,7 @@ impl UnaryFn {
         macro_rules! each {
             ($($f:ident)*) => {
                 match self {
-                    $(Self::$f => vectorized(|| x.iter_mut().for_each(|x| *x = Self::$f.real(*x))),)*
+                    $(Self::$f => vectorized(#[inline(always)] || x.iter_mut().for_each(|x| *x = Self::$f.real(*x))),)*
                 }
             };
         }

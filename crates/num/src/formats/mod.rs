@@ -41,6 +41,7 @@ pub(crate) struct Spec {
 }
 
 impl Spec {
+    #[inline]
     fn code(&self, level: i32) -> i32 {
         let over = |start: i32| (level.abs() - start).max(0);
         let added = self.knee.map_or(0, |h| over(h) + 2 * over(h + h / 2));
@@ -116,6 +117,7 @@ impl Format {
         Self::Binary,
     ];
 
+    #[inline]
     fn spec(self) -> &'static Spec {
         match self {
             Self::Int8 => &int8::INT8,
@@ -145,6 +147,7 @@ impl Format {
     }
 
     /// The lowest and highest code.
+    #[inline]
     pub fn range(self) -> (i32, i32) {
         let spec = self.spec();
         let (lo, hi) = self.levels();
@@ -152,6 +155,7 @@ impl Format {
     }
 
     /// The lowest and highest level.
+    #[inline]
     pub fn levels(self) -> (i32, i32) {
         let Spec {
             lo, step, levels, ..
@@ -160,6 +164,7 @@ impl Format {
     }
 
     /// Distance of neighbouring levels, the least of neighbouring codes: 1, or 2 where only odd numbers are codes.
+    #[inline]
     pub fn step(self) -> i32 {
         self.spec().step
     }
@@ -184,6 +189,7 @@ impl Format {
 
     /// For floats with two bits of exponent: codes up to this size are 1 apart, up to twice as large ones 2, above that 4.
     /// A level `t ≥ 0` stands for the code `t + max(0, t − knee) + 2 · max(0, t − 1½ knee)`.
+    #[inline]
     pub fn knee(self) -> Option<i32> {
         self.spec().knee
     }

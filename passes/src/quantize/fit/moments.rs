@@ -3,6 +3,8 @@ use lowbit_ir::ops::{IntConv, dot_products};
 
 /// Rows that are gathered before they are multiplied out: sums of as many products of two codes fit 32 bits.
 const BATCH: usize = 256;
+/// Rows of second moments that are summed in one pass over the batch.
+const ROWS: usize = 8;
 
 /// First moments of what a layer reads at all positions, and second moments at some of them: sums of codes and of
 /// products of codes, which are exact and do not depend on their order.
@@ -89,18 +91,22 @@ impl Moments {
         }
         let (k, n) = (self.size(), self.filled);
         let mut own = vec![0; k * n];
-        let mut dots = vec![0; k];
+        let mut dots = vec![0; ROWS * k];
         for g in 0..self.groups {
             for (i, column) in own.chunks_exact_mut(n).enumerate() {
                 column.copy_from_slice(&self.columns[self.index(g, i) * BATCH..][..n]);
             }
-            for i in 0..k {
-                let dots = &mut dots[..k - i];
-                dot_products(&own[i * n..][..n], &own[i * n..], dots);
-                let sums = &mut self.products[(g * k + i) * k + i..][..k - i];
-                sums.iter_mut()
-                    .zip(dots)
-                    .for_each(|(s, d)| *s += i64::from(*d));
+            for i in (0..k).step_by(ROWS) {
+                let (rows, across) = (ROWS.min(k - i), k - i);
+                let dots = &mut dots[..rows * across];
+                dot_products(&own[i * n..][..rows * n], &own[i * n..], n, dots);
+                for (r, dots) in dots.chunks_exact(across).enumerate() {
+                    let sums = &mut self.products[(g * k + i + r) * k + i..][..across];
+                    sums[r..]
+                        .iter_mut()
+                        .zip(&dots[r..])
+                        .for_each(|(s, d)| *s += i64::from(*d));
+                }
             }
         }
         self.filled = 0;
