@@ -6,7 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use lowbit_kernel::{Addr, Attr, Block, Buffer, For, Kernel, Op, OpCode, Program, Stmt, Type, Val};
+use lowbit_kernel::{
+    Addr, Attr, Block, Buffer, For, Kernel, Op, OpCode, Program, Role, Stmt, Type, Val,
+};
 use lowbit_targets::{Costs, ResolvedTarget, Rule, Sequence, TileCosts};
 
 /// Predicted microseconds of one run of a kernel between whose runs `resident` bytes are touched.
@@ -20,6 +22,9 @@ pub fn kernel_us(kernel: &Kernel, resident: usize, target: &ResolvedTarget) -> f
         trips: 1,
         touched: vec![0; kernel.buffers.len()],
         lengths: kernel.buffers.iter().map(|b| b.len).collect(),
+        roles: kernel.buffers.iter().map(|b| b.role).collect(),
+        beside: false,
+        resident,
         sums: HashSet::new(),
         pairs: HashSet::new(),
     };
@@ -131,6 +136,12 @@ struct Walk<'a> {
     touched: Vec<u64>,
     /// Bytes of each buffer.
     lengths: Vec<usize>,
+    /// What each buffer is for.
+    roles: Vec<Role>,
+    /// Whether this is a loop beside products of tiles.
+    beside: bool,
+    /// Bytes that are touched between two runs.
+    resident: usize,
     /// Tiles of sums.
     sums: HashSet<Val>,
     /// Sums of pairs of products.
@@ -163,7 +174,11 @@ impl Walk<'_> {
                     }
                 }
                 Stmt::Prefetch(..) => work.memory += self.costs.load,
-                Stmt::For(f) if tiles && !has_tiles(&f.body) => work.beside += self.repeated(f),
+                Stmt::For(f) if tiles && !has_tiles(&f.body) => {
+                    self.beside = true;
+                    work.beside += self.repeated(f);
+                    self.beside = false;
+                }
                 Stmt::For(f) => work.inner += self.repeated(f),
             }
         }
@@ -224,11 +239,13 @@ impl Walk<'_> {
         match op.code {
             OpCode::Const | OpCode::ConstVec | OpCode::Index | OpCode::Bitcast => {}
             OpCode::Load => {
-                work.memory += result * c.load;
                 self.loaded.insert(v);
+                let mut load = result * c.load;
                 if let Attr::At(at) = &op.attr {
                     self.touch(at, op.ty);
+                    load = load.max(self.stream(at, op.ty));
                 }
+                work.memory += load;
             }
             OpCode::LoadRows => {
                 if let Attr::Rows { at, rows, pitch } = &op.attr {
@@ -236,7 +253,12 @@ impl Walk<'_> {
                         Some(tile) => {
                             let bytes = op.ty.bytes() as u64 / u64::from(*rows);
                             let near = tile.loading((*rows).into(), bytes, unit(at, *pitch));
-                            match self.lengths[at.buffer.index()] > c.cache[0] {
+                            // what was unpacked shares the cache with what is read beside it
+                            let share = match self.roles[at.buffer.index()] == Role::Scratch {
+                                true => c.cache[0] / 4,
+                                false => c.cache[0],
+                            };
+                            match self.lengths[at.buffer.index()] > share {
                                 true => near.max(tile.far),
                                 false => near,
                             }
@@ -290,6 +312,18 @@ impl Walk<'_> {
 
     fn touch(&mut self, at: &Addr, ty: Type) {
         self.touched[at.buffer.index()] += self.trips * ty.bytes() as u64;
+    }
+
+    /// What a load of constants takes that are read once: where loops follow each other, each waits for its own part of a large
+    /// buffer. What stands beside products of tiles was brought near before.
+    fn stream(&self, at: &Addr, ty: Type) -> u64 {
+        let (len, bytes) = (self.lengths[at.buffer.index()], ty.bytes() as u64);
+        let once = self.trips * bytes <= len as u64 && len > self.costs.cache[0];
+        if once && self.roles[at.buffer.index()] == Role::Const && !self.beside {
+            bytes * self.costs.line(self.resident) / 64
+        } else {
+            0
+        }
     }
 
     /// Vectors of the target that hold a value.

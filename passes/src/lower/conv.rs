@@ -240,7 +240,8 @@ impl<'a> Conv<'a> {
             return Start { w: panel, ..start };
         }
         let codes = self.packed.panel * vectors;
-        unpack::unpack(b, format, codes, width, [&start.w, &panel]);
+        let ahead = unpack::ahead(self.packed.bytes.len());
+        unpack::unpack(b, format, codes, width, [&start.w, &panel], ahead);
         if !format.admits(0) {
             self.clear_ends(b, &panel, vectors);
         }

@@ -297,7 +297,7 @@ impl Conv<'_> {
             (vectors * ROW) as i64,
             codes as i64,
         );
-        unpack::unpack(b, format, codes, ROW, [&from, &to]);
+        unpack::unpack(b, format, codes, ROW, [&from, &to], None);
     }
 
     fn earlier_units(

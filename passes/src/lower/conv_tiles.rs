@@ -26,10 +26,16 @@ pub(super) const SUMS: usize = MOST * ROW;
 const BLOCK: usize = 4;
 /// Quarters of a cycle that making codes of a vector of sums takes.
 const FINISH: u64 = 14;
+/// Passes over the weights of four tiles of pixels each: that few where all pixels are near, and that many where a block of
+/// them is.
+const TWICE: usize = 2;
+const OFTEN: usize = 4;
 /// Blocks that are written one by one inside a loop over others.
 const FEW: usize = 4;
 /// Bytes of a layer's weights that stay in the second-level cache beside the pixels.
 const NEAR: usize = 1280 * 1024;
+/// Bytes that are read again and again and stay in the first-level cache.
+const ROOM: usize = 32 * 1024;
 /// Bytes of a layer's weights that are brought near before they are wanted.
 const FAR: usize = 32 * 1024;
 /// Chunks of a short sum.
@@ -108,7 +114,9 @@ pub(super) fn choose(layer: &Layer<'_>, costs: &TileCosts) -> Option<(u64, Shape
     let cut = Cut::of(layer.size, layer.pitch);
     let wide = match cut.tiles(layer.size) {
         // weights pass once or twice
-        n if n <= 2 * BLOCK => 1,
+        n if n <= TWICE * BLOCK => 1,
+        // what a block of pixels reads stays in the first-level cache, and weights pass by
+        n if n <= OFTEN * BLOCK && passes_by(layer) => 1,
         // codes fill cache lines, which counts where sums are short
         _ if layer.vectors >= BLOCK
             && chunked.run_chunks() * chunked.run_starts().len() <= SHORT =>
@@ -127,6 +135,19 @@ pub(super) fn choose(layer: &Layer<'_>, costs: &TileCosts) -> Option<(u64, Shape
         shape,
         chunked,
     ))
+}
+
+/// Whether weights of many taps, of 8 bits, pass by a block of pixels again and again: where two vectors of them have no room in
+/// the first-level cache, and what four tiles of pixels read has.
+fn passes_by(layer: &Layer<'_>) -> bool {
+    let sum = layer.reduction.steps() * 4;
+    let taps = layer.reduction.run_starts().len() > 1;
+    let two = 2 * sum * MOST;
+    let reads = (OFTEN + 2) * layer.pitch[0];
+    taps && layer.format.bits() == 8
+        && two > PANEL
+        && two / 2 * layer.vectors <= NEAR
+        && reads <= ROOM
 }
 
 /// Estimated quarters of a cycle.
@@ -234,10 +255,12 @@ impl Conv<'_> {
         let channels: usize = parts.iter().map(|p| p.trips).sum();
         let mut pixels = self.pixel_blocks(self.shape.vectors);
         let passes: usize = pixels.iter().map(|p| p.trips * p.blocks.len()).sum();
-        if passes <= FEW && (panel.is_none() || self.unpacks_by_chunks(&parts)) {
+        // see `passes_by`
+        let by = passes > TWICE && self.shape.vectors == 1 && channels > 1;
+        if !by && passes <= FEW && (panel.is_none() || self.unpacks_by_chunks(&parts)) {
             return self.pixels_inside(b, start, &parts, panel, finish);
         }
-        let pixels_first = panel.is_none() && self.pixels_first(channels);
+        let pixels_first = by || panel.is_none() && self.pixels_first(channels);
         let lines = self.lines_ahead(passes);
         let block = (lines * LINE * self.chunks()) as i64;
         let (by_pixels, by_channels) = match pixels_first {
@@ -666,6 +689,8 @@ mod tests {
         // all blocks of channels for each block of pixels: few, and many with an incomplete last one
         check_conv([1, 6, 32, 64], 64, [1, 1], [1, 1], [1, 1], 1);
         check_conv([1, 3, 50, 16], 330, [1, 1], [1, 1], [1, 1], 1);
+        // weights that pass by blocks of pixels, the last one with fewer
+        check_conv([1, 14, 14, 96], 40, [3, 3], [1, 1], [1, 1], 1);
         // a block of channels for all blocks of pixels
         check_conv([1, 18, 16, 64], 48, [3, 3], [1, 1], [1, 1], 1);
     }

@@ -21,7 +21,7 @@ pub(super) fn unpacked(
     let dense = b.buffer("dense", Role::Scratch, dense_bytes);
     let w = b.buffer("w", Role::Scratch, quads);
     let places = [&packed.at(0), &dense.at(0)];
-    unpack::unpack(b, d.op.weights, codes.len(), width, places);
+    unpack::unpack(b, d.op.weights, codes.len(), width, places, None);
     let zero = b.constant(Type::I8.x(width as u16), 0);
     b.store(zero, dense.at(codes.len() as i64));
     for cell in cells {

@@ -11,14 +11,27 @@ pub(crate) fn pack(format: Format, codes: &[i8], width: usize) -> Vec<u8> {
     bytes
 }
 
-/// Unpacks `n` codes, packed for vectors of `width` bytes, from one address to another. Behind the last code less than a
-/// group of 8 may be written.
+/// Bytes of packed weights from which on they are not taken to be in a cache nearby, and how far ahead they are brought there:
+/// the processor sees no stream where unpacking and products take turns.
+const FAR: usize = 256 * 1024;
+const AHEAD: i64 = 4096;
+/// Kept in the second-level cache.
+const NEAR: u8 = 2;
+
+/// How far ahead of unpacking a layer's packed weights are brought near, if at all.
+pub(crate) fn ahead(packed: usize) -> Option<i64> {
+    (packed >= FAR).then_some(AHEAD)
+}
+
+/// Unpacks `n` codes, packed for vectors of `width` bytes, from one address to another; what lies `ahead` of them is brought
+/// near. Behind the last code less than a group of 8 may be written.
 pub(crate) fn unpack(
     b: &mut Builder,
     format: Format,
     n: usize,
     width: usize,
     [from, to]: [&Addr; 2],
+    ahead: Option<i64>,
 ) {
     for run in format.runs(n, width) {
         let strides = [run.packed_vectors(), run.vectors()].map(|n| (n * run.width) as i64);
@@ -31,6 +44,12 @@ pub(crate) fn unpack(
                 from.clone().step(i, strides[0]),
                 to.clone().step(i, strides[1]),
             );
+            if let Some(ahead) = ahead {
+                for k in 0..run.packed_vectors() {
+                    let at = from.clone().plus(ahead + (k * run.width) as i64);
+                    b.prefetch(at, NEAR);
+                }
+            }
             group(b, format, &run, &from, &to);
             Vec::new()
         });
@@ -148,7 +167,7 @@ mod tests {
                 let mut b = Builder::new("unpack");
                 let from = b.buffer("from", Role::Const, packed.len());
                 let to = b.buffer("to", Role::Out, n + 7);
-                unpack(&mut b, format, n, width, [&from.at(0), &to.at(0)]);
+                unpack(&mut b, format, n, width, [&from.at(0), &to.at(0)], None);
                 let kernel = b.finish();
                 verify(&kernel).unwrap();
                 let mut memory = [packed, vec![0; n + 7]];
