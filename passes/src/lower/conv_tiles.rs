@@ -255,12 +255,12 @@ impl Conv<'_> {
         let channels: usize = parts.iter().map(|p| p.trips).sum();
         let mut pixels = self.pixel_blocks(self.shape.vectors);
         let passes: usize = pixels.iter().map(|p| p.trips * p.blocks.len()).sum();
-        // see `passes_by`
-        let by = passes > TWICE && self.shape.vectors == 1 && channels > 1;
-        if !by && passes <= FEW && (panel.is_none() || self.unpacks_by_chunks(&parts)) {
+        // what `passes_by` chose
+        let pass_by = panel.is_none() && passes > TWICE && self.shape.vectors == 1 && channels > 1;
+        if !pass_by && passes <= FEW && (panel.is_none() || self.unpacks_by_chunks(&parts)) {
             return self.pixels_inside(b, start, &parts, panel, finish);
         }
-        let pixels_first = by || panel.is_none() && self.pixels_first(channels);
+        let pixels_first = pass_by || panel.is_none() && self.pixels_first(channels);
         let lines = self.lines_ahead(passes);
         let block = (lines * LINE * self.chunks()) as i64;
         let (by_pixels, by_channels) = match pixels_first {

@@ -89,7 +89,7 @@ pub(super) fn layer_results(
 }
 
 /// What a graph that runs again is given.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Given {
     /// A value of the network, its own where it is not replaced.
     Value(ValueId),

@@ -96,25 +96,28 @@ impl Geometry<'_> {
         });
         let [_, width, _] = self.size;
         let [down, right] = self.op.dilation;
-        vectorized(#[inline(always)] || {
-            for (x, y) in images {
-                let pixels = rows
-                    .iter()
-                    .flat_map(|r| columns.iter().map(move |c| (r, c)));
-                for (out, (row, column)) in y.chunks_exact_mut(c.max(1)).zip(pixels) {
-                    let taps = Taps {
-                        count: [row.count, column.count],
-                        x: (row.place * width + column.place) * c,
-                        x_steps: [down * width * c, right * c],
-                        w: (row.first * self.kernel[1] + column.first) * c,
-                        w_steps: [self.kernel[1] * c, c],
-                    };
-                    let first = weigh::<S, 32>(x, &by_tap, &taps, 0, out);
-                    let first = weigh::<S, 8>(x, &by_tap, &taps, first, out);
-                    weigh::<S, 1>(x, &by_tap, &taps, first, out);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (x, y) in images {
+                    let pixels = rows
+                        .iter()
+                        .flat_map(|r| columns.iter().map(move |c| (r, c)));
+                    for (out, (row, column)) in y.chunks_exact_mut(c.max(1)).zip(pixels) {
+                        let taps = Taps {
+                            count: [row.count, column.count],
+                            x: (row.place * width + column.place) * c,
+                            x_steps: [down * width * c, right * c],
+                            w: (row.first * self.kernel[1] + column.first) * c,
+                            w_steps: [self.kernel[1] * c, c],
+                        };
+                        let first = weigh::<S, 32>(x, &by_tap, &taps, 0, out);
+                        let first = weigh::<S, 8>(x, &by_tap, &taps, first, out);
+                        weigh::<S, 1>(x, &by_tap, &taps, first, out);
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 
     /// The taps of an output that lie inside the image along an axis.

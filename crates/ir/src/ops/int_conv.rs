@@ -194,7 +194,10 @@ impl IntConv {
                 self.gather([height, width, c], [kh, kw], image, [y, x], patch);
             }
             if is_depthwise {
-                vectorized(#[inline(always)] || depthwise(patches, &wide, out));
+                vectorized(
+                    #[inline(always)]
+                    || depthwise(patches, &wide, out),
+                );
             } else if self.groups == 1 {
                 dot_products(patches, &wide, k, out);
             } else {
@@ -250,7 +253,13 @@ impl IntConv {
         }
     }
 
-    fn grouped(&self, patches: &[i16], weights: &[i16], [taps, c, cg]: [usize; 3], out: &mut [i32]) {
+    fn grouped(
+        &self,
+        patches: &[i16],
+        weights: &[i16],
+        [taps, c, cg]: [usize; 3],
+        out: &mut [i32],
+    ) {
         let (k, pixels) = (taps * cg, patches.len() / (taps * c));
         let (o, own) = (out.len() / pixels, weights.len() / self.groups);
         let mut rows = vec![0i16; pixels * k];

@@ -160,11 +160,14 @@ impl Reduce {
 fn sums<S: Scalar>(block: &[S], row: usize) -> Vec<f64> {
     let (first, rest) = block.split_at(row);
     let mut sums: Vec<f64> = first.iter().map(|x| x.wide()).collect();
-    vectorized(#[inline(always)] || {
-        for x in rest.chunks_exact(row) {
-            sums.iter_mut().zip(x).for_each(|(s, x)| *s += x.wide());
-        }
-    });
+    vectorized(
+        #[inline(always)]
+        || {
+            for x in rest.chunks_exact(row) {
+                sums.iter_mut().zip(x).for_each(|(s, x)| *s += x.wide());
+            }
+        },
+    );
     sums
 }
 

@@ -79,19 +79,22 @@ impl Operation for Select {
 fn choose<T: Element>(result: &mut Vec<T>, condition: &[bool], sides: [(&[T], bool); 2]) {
     let [(a, long_a), (b, long_b)] = sides;
     let (c, first_a, first_b) = (condition.iter(), a[0], b[0]);
-    vectorized(#[inline(always)] || match (long_a, long_b) {
-        (true, true) => result.extend(
-            c.zip(a.iter().zip(b))
-                .map(|(&c, (&a, &b))| select_unpredictable(c, a, b)),
-        ),
-        (true, false) => {
-            result.extend(c.zip(a).map(|(&c, &a)| select_unpredictable(c, a, first_b)))
-        }
-        (false, true) => {
-            result.extend(c.zip(b).map(|(&c, &b)| select_unpredictable(c, first_a, b)))
-        }
-        (false, false) => result.extend(c.map(|&c| select_unpredictable(c, first_a, first_b))),
-    });
+    vectorized(
+        #[inline(always)]
+        || match (long_a, long_b) {
+            (true, true) => result.extend(
+                c.zip(a.iter().zip(b))
+                    .map(|(&c, (&a, &b))| select_unpredictable(c, a, b)),
+            ),
+            (true, false) => {
+                result.extend(c.zip(a).map(|(&c, &a)| select_unpredictable(c, a, first_b)))
+            }
+            (false, true) => {
+                result.extend(c.zip(b).map(|(&c, &b)| select_unpredictable(c, first_a, b)))
+            }
+            (false, false) => result.extend(c.map(|&c| select_unpredictable(c, first_a, first_b))),
+        },
+    );
 }
 
 /// The elements of `b`, of the type that `x` has.
